@@ -1,0 +1,229 @@
+"""The contract between the harness and a method. A method file imports this module and `harness.nn`, nothing else.
+
+A method file holds a frozen `Config` (its published defaults) and one final class (its loss). It owns no optimiser,
+data set, augmentation, logging or device.
+
+Shapes: B images on this process, N = B * world size, D the width of an embedding.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+# ---------------------------------------------------------------------------------------------- configuration
+
+
+@dataclass(frozen=True)
+class Coefficient:
+    """How a sweep may vary one loss weight: its range, its scale, and where the default is printed."""
+
+    low: float
+    high: float
+    log: bool
+    source: str
+
+
+def coefficient(default: float, *, low: float, high: float, source: str, log: bool = True) -> Any:
+    """Declare a `Config` field that weighs a loss term. Sweeps, logs and plots find it by this declaration."""
+    return field(default=default, metadata={"coefficient": Coefficient(low, high, log, source)})
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """What a method asks of a recipe; the harness refuses a recipe that does not offer it.
+
+    views: roles in the order of `Batch.views`, e.g. ("global", "global"); `local_views` says whether any number of
+        views of role "local" may follow.
+    sources: element of the pair each view is taken from; with pairs by augmentation both elements are one image.
+    min_batch: fewest images per step for the loss to be defined.
+    batch_divisor: the global batch must be a multiple of this.
+    """
+
+    views: tuple[str, ...] = ("global", "global")
+    sources: tuple[int, ...] = (0, 1)
+    local_views: bool = False
+    min_batch: int = 2
+    batch_divisor: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig(ABC):
+    """Hyper-parameters of a method. Subclasses are named `Config`, frozen, and default to the published values."""
+
+    title: ClassVar[str]  # as the paper spells it
+
+    @property
+    def label(self) -> str:
+        """The row of a table; a method with variants says here which one it is."""
+        return self.title
+
+    def requirements(self) -> Requirements:
+        return Requirements()
+
+    @abstractmethod
+    def build(self, backbone: "Backbone") -> "Method[Any]":
+        """The method around an initialised backbone."""
+
+    @classmethod
+    def coefficients(cls) -> dict[str, Coefficient]:
+        return {f.name: f.metadata["coefficient"] for f in fields(cls) if "coefficient" in f.metadata}
+
+
+# ---------------------------------------------------------------------------------------------- what a step sees
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Where the run is. `step` counts optimiser steps from 0; at `after_step` it is the step just taken."""
+
+    step: int
+    steps: int
+    steps_per_epoch: int
+
+    @property
+    def epoch(self) -> int:
+        return self.step // self.steps_per_epoch
+
+    @property
+    def epochs(self) -> int:
+        return -(-self.steps // self.steps_per_epoch)
+
+    @property
+    def progress(self) -> float:
+        return self.step / max(1, self.steps)
+
+
+class Draws:
+    """The random numbers of one step, from a generator that depends only on the seed and the step.
+
+    They are drawn on the CPU for the global batch and sliced, so that neither the device, nor the number of
+    processes, nor an interruption changes them.
+    """
+
+    def __init__(
+        self,
+        generator: torch.Generator,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.generator, self.device, self.dtype, self.rank, self.world = generator, device, dtype, rank, world
+
+    def normal(self, *shape: int, shared: bool = False) -> Tensor:
+        """Standard normal numbers. `shape[0]` is B, one row per image, unless `shared` (same on every process)."""
+        return self._draw(torch.randn, shape, shared)
+
+    def uniform(self, *shape: int, shared: bool = False) -> Tensor:
+        """Uniform numbers in [0, 1); see `normal`."""
+        return self._draw(torch.rand, shape, shared)
+
+    def _draw(self, sample: Any, shape: tuple[int, ...], shared: bool) -> Tensor:
+        if not shared:
+            B = shape[0]
+            shape = (B * self.world, *shape[1:])
+        drawn = sample(shape, generator=self.generator, dtype=self.dtype)
+        if not shared:
+            drawn = drawn[self.rank * B : (self.rank + 1) * B]
+        return drawn.to(self.device)
+
+
+@dataclass
+class Batch:
+    """views: images (B, 3, H, W), normalised, ordered as `Requirements.views` then local ones; index: (B,) positions in the train split."""
+
+    views: list[Tensor]
+    index: Tensor
+    clock: Clock
+    draws: Draws
+
+
+@dataclass
+class Step:
+    """What a method returns.
+
+    loss: scalar. On several processes either the mean over the local shard or the full loss of the gathered batch
+        (the same on every process); both average to the right gradient.
+    terms: the unweighted parts of the loss, scalars, by the name of their coefficient where they have one.
+    features: (B, width) backbone output of one view, for the online probe.
+    embedding: (B, D) what the loss sees, for the collapse diagnostics.
+    diagnostics: further scalars worth a curve.
+    """
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+    features: Tensor
+    embedding: Tensor
+    diagnostics: dict[str, Tensor] = field(default_factory=dict)
+
+
+# ---------------------------------------------------------------------------------------------- the method
+
+
+class Backbone(nn.Module):
+    """An encoder (B, 3, H, W) -> (B, width)."""
+
+    width: int
+
+
+@dataclass
+class ParamGroup:
+    """Parameters that the optimiser treats alike. Weight decay and LARS adaptation skip 1-D tensors in any group.
+
+    lr_scale multiplies the recipe's learning rate; `fixed_lr` keeps it at the peak, without schedule.
+    frozen_epochs: no update during that many first epochs.
+    own_adam: trained by an Adam of its own at this constant learning rate instead of the recipe's optimiser.
+    """
+
+    params: list[nn.Parameter]
+    lr_scale: float = 1.0
+    fixed_lr: bool = False
+    frozen_epochs: int = 0
+    own_adam: float | None = None
+
+
+ConfigT = TypeVar("ConfigT", bound=MethodConfig)
+
+
+class Method(nn.Module, ABC, Generic[ConfigT]):
+    """A method under training. Everything it must remember is a parameter or a buffer, so a checkpoint has it all."""
+
+    def __init__(self, config: ConfigT, backbone: Backbone) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+
+    @abstractmethod
+    def step(self, batch: Batch) -> Step:
+        """The loss of one batch."""
+
+    def after_step(self, clock: Clock) -> None:
+        """Called after each optimiser step: teachers, running moments."""
+
+    def param_groups(self) -> list[ParamGroup]:
+        return [ParamGroup([p for p in self.parameters() if p.requires_grad])]
+
+    def encoder(self) -> tuple[str, nn.Module]:
+        """The network to evaluate and export, and what it is: "student", "teacher" or "ema"."""
+        return "student", self.backbone
+
+
+class JointEmbedding(Method[ConfigT]):
+    """A method that compares two embeddings. AdaSSL puts an edit between `embed` and `compare` (DESIGN 4: Wrapped)."""
+
+    embedding_width: int
+
+    @abstractmethod
+    def embed(self, features: Tensor) -> Tensor:
+        """Backbone features (B, width) -> embedding (B, D), with gradient."""
+
+    @abstractmethod
+    def target(self, view: Tensor, embedding: Tensor) -> Tensor:
+        """What the other view is compared with: the embedding itself, or a teacher's embedding of the same view (B, D)."""
+
+    @abstractmethod
+    def compare(self, predicted: tuple[Tensor, Tensor], targets: tuple[Tensor, Tensor]) -> Tensor:
+        """Loss of predictions (a from b, b from a), each (B, D), against the targets (a, b)."""

@@ -1,0 +1,67 @@
+"""Every error a user can cause, as one tree. The command line prints them in one line and never a traceback.
+
+HarnessError            exit code 2
+├── UnknownName         a method, recipe, protocol, data set or override that does not exist
+├── BadRecipe           a recipe that contradicts itself or its method
+├── BadClaim            a claims file with a wrong field
+├── DataMissing         a data set that is neither at the data root nor on the hub
+├── DataMismatch        a data set whose content is not the pinned one
+├── BadCheckpoint       no checkpoint of the run can be read
+├── RunConflict         a run directory that belongs to another recipe or to a live process
+├── NotWritable         a directory that cannot be written, or a full disk
+├── Unavailable         a service or program that is not there (database, SLURM)
+└── RunFailed           a run that diverged, collapsed or crashed (exit code 3)
+
+A message says what, where and what was expected, then the nearest name or how to fix it.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class HarnessError(Exception):
+    exit_code = 2
+
+
+class UnknownName(HarnessError):
+    def __init__(self, kind: str, name: str, known: Iterable[str], fix: str = "") -> None:
+        known = sorted(known)
+        near = get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
+        super().__init__(f"no {kind} {name!r}; {hint}" + (f"; {fix}" if fix else ""))
+
+
+class BadRecipe(HarnessError):
+    pass
+
+
+class BadClaim(HarnessError):
+    pass
+
+
+class DataMissing(HarnessError):
+    pass
+
+
+class DataMismatch(HarnessError):
+    pass
+
+
+class BadCheckpoint(HarnessError):
+    pass
+
+
+class RunConflict(HarnessError):
+    pass
+
+
+class NotWritable(HarnessError):
+    pass
+
+
+class Unavailable(HarnessError):
+    pass
+
+
+class RunFailed(HarnessError):
+    exit_code = 3

@@ -1,0 +1,156 @@
+"""Recipes: a complete, frozen description of one training run. A run is one recipe and one seed.
+
+Everything here is data. A recipe is composed in Python functions in `sweeps/`, is never edited once published, and
+its digest covers everything that can change the weights that come out.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, ClassVar
+
+from harness.api import MethodConfig
+from harness.errors import BadRecipe
+
+SEED_POLICY = "stateless-1"  # how seeds become random numbers (harness/seeding.py); a change of it changes every digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """How one view is made from an image. Probabilities are per image; each image draws its own parameters.
+
+    role: what methods ask for, "global" or "local". source: element of the pair it is taken from (0 or 1).
+    px: side of the result, pixels. scale: range of the crop's area as a share of the image; ratio: of its aspect.
+    jitter: largest change of (brightness, contrast, saturation, hue), torchvision's meaning, in random order.
+    blur_sigma: standard deviation in pixels. solarize inverts values above one half.
+    """
+
+    px: int
+    role: str = "global"
+    source: int = 0
+    count: int = 1
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.0
+    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    jitter_p: float = 0.0
+    grey: float = 0.0
+    blur: float = 0.0
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    solarize: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Which images. name: see harness/data.py. px: side they are resized to once, None keeps the set's own.
+
+    pairs: "augmentation" (both elements are one image), "same_identity" (another image of the same object) or
+    "latent_change" (an image whose factors differ by a known change).
+    train_images: use only that many training images, the first of a fixed shuffle; None uses all.
+    """
+
+    name: str
+    px: int | None = None
+    pairs: str = "augmentation"
+    train_images: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """A timm model. small_stem: ResNets get a 3x3 stride-1 stem without max-pool, for images up to 64 px.
+
+    options: further keyword arguments of `timm.create_model`, e.g. (("img_size", 32), ("patch_size", 4)).
+    """
+
+    name: str
+    small_stem: bool = False
+    options: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimiser:
+    """name: "lars", "adamw", "adam" or "sgd". lr is for a batch of `lr_batch` images (None: not scaled with the batch).
+
+    final_lr: where the cosine ends, as a share of the peak; schedule "constant" keeps the peak after warm-up.
+    weight_decay_end: a cosine from weight_decay to it over the run (DINO). trust: LARS coefficient eta.
+    clip_tensor: largest norm of each parameter tensor's gradient (DINO); clip_global: of all of them together.
+    """
+
+    name: str
+    lr: float
+    lr_batch: int | None = 256
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    weight_decay_end: float | None = None
+    trust: float = 0.001
+    schedule: str = "cosine"
+    final_lr: float = 0.0
+    reach_peak_early: bool = False
+    clip_tensor: float | None = None
+    clip_global: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """epochs over the train split, images per step over all processes (the last, smaller batch is dropped), warm-up in epochs."""
+
+    epochs: int
+    batch: int
+    warmup: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtocolConfig:
+    """Settings of one way to evaluate; a subclass named `Config` in each file of harness/evals/."""
+
+    protocol: ClassVar[str]  # the file's name
+
+    @property
+    def id(self) -> str:
+        """Name in records and tables: the protocol and the settings that tell two of its uses apart."""
+        return self.protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """name: set by the registry, the function's name. online_probe: a linear classifier trained beside, on detached features."""
+
+    method: MethodConfig
+    data: Data
+    views: tuple[View, ...]
+    encoder: Encoder
+    optimiser: Optimiser
+    budget: Budget
+    evals: tuple[ProtocolConfig, ...] = ()
+    online_probe: bool = False
+    name: str = ""
+    overrides: tuple[str, ...] = field(default=())
+
+    def resolved(self) -> dict[str, Any]:
+        """The recipe as JSON-ready data; what a run directory stores."""
+        return to_data(self)
+
+    @property
+    def digest(self) -> str:
+        """12 hex digits over all that shapes the weights. Name, overrides' spelling and evaluations are left out:
+        evaluations read the weights, and state their own settings in each record."""
+        from harness.data import revision  # late: data reads recipes
+
+        shaping = {k: v for k, v in self.resolved().items() if k not in ("name", "overrides", "evals")}
+        shaping |= {"data_revision": revision(self.data.name), "seed_policy": SEED_POLICY}
+        text = json.dumps(shaping, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def to_data(value: Any) -> Any:
+    """Frozen dataclasses, tuples and scalars as JSON-ready data; a method or protocol also tells its name."""
+    if is_dataclass(value) and not isinstance(value, type):
+        data = {f.name: to_data(getattr(value, f.name)) for f in fields(value)}
+        if isinstance(value, MethodConfig | ProtocolConfig):
+            data = {"name": type(value).__module__.rsplit(".", 1)[-1], **data}
+        return data
+    if isinstance(value, tuple):
+        return [to_data(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise BadRecipe(f"a recipe holds frozen dataclasses, tuples and plain values only; found {value!r}")

@@ -1,0 +1,1 @@
+"""Launching runs through submitit, on this machine or on a cluster."""

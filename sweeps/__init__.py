@@ -1,0 +1,1 @@
+"""Recipes and search spaces, one file per method. A recipe is a function; its name is its identifier for ever."""
