@@ -57,14 +57,15 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoder:
-    """A timm model. small_stem: ResNets get a 3x3 stride-1 stem without max-pool, for images up to 64 px.
+    """A timm model by name; harness/backbones.py adds `<resnet>_small_stem` for images up to 64 px, and `pixels`.
 
     options: further keyword arguments of `timm.create_model`, e.g. (("img_size", 32), ("patch_size", 4)).
+    label: short name for tables.
     """
 
     name: str
-    small_stem: bool = False
     options: tuple[tuple[str, Any], ...] = ()
+    label: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,3 +155,31 @@ def to_data(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise BadRecipe(f"a recipe holds frozen dataclasses, tuples and plain values only; found {value!r}")
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse a recipe that contradicts itself or its method, before any data or GPU is asked for. Errors: BadRecipe."""
+    where = f"recipe {recipe.name!r}"
+    budget, needs = recipe.budget, recipe.method.requirements()
+    if budget.warmup > budget.epochs:
+        raise BadRecipe(f"{where}: warm-up of {budget.warmup} epochs is longer than the run of {budget.epochs}; lower budget.warmup")
+    if budget.batch < needs.min_batch:
+        raise BadRecipe(f"{where}: batch {budget.batch} is under the {needs.min_batch} that {recipe.method.label} needs; raise budget.batch")
+    if budget.batch % needs.batch_divisor:
+        raise BadRecipe(f"{where}: batch {budget.batch} is not a multiple of {needs.batch_divisor}, which {recipe.method.label} needs")
+    offered = [(view.role, view.source) for view in recipe.views for _ in range(view.count)]
+    wanted = list(zip(needs.views, needs.sources, strict=True))
+    extra = offered[len(wanted) :]
+    if offered[: len(wanted)] != wanted or (extra and not (needs.local_views and all(role == "local" for role, _ in extra))):
+        more = ", then any number of local ones" if needs.local_views else ""
+        raise BadRecipe(
+            f"{where}: {recipe.method.label} needs the views {_spell(wanted)}{more}; the recipe gives {_spell(offered)}"
+        )
+    if recipe.optimiser.schedule not in ("cosine", "constant"):
+        raise BadRecipe(f"{where}: optimiser.schedule is {recipe.optimiser.schedule!r}, expected 'cosine' or 'constant'")
+    if recipe.optimiser.name not in ("lars", "adamw", "adam", "sgd"):
+        raise BadRecipe(f"{where}: optimiser.name is {recipe.optimiser.name!r}, expected 'lars', 'adamw', 'adam' or 'sgd'")
+
+
+def _spell(views: list[tuple[str, int]]) -> str:
+    return "[" + ", ".join(f"{role} of element {source}" for role, source in views) + "]"

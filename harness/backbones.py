@@ -1,0 +1,90 @@
+"""Encoders by timm name, and their export.
+
+Small images (up to 64 px) want a 3x3 stride-1 stem and no max-pool (solo-learn@9187ea3 and lightly@e8d317f do this for
+CIFAR). timm has no such option for ResNets, so `<name>_small_stem` is registered for each of them: after
+`import harness.backbones`, `timm.create_model("resnet18_small_stem")` works like any other name.
+`pixels` is the raw image as a vector: the floor under every table.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from harness.api import Backbone
+from harness.errors import BadRecipe, UnknownName
+from harness.recipe import Encoder
+
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
+
+
+def _register_small_stem(name: str) -> None:
+    def build(pretrained: bool = False, **options: Any) -> nn.Module:
+        model = timm.create_model(name, pretrained=pretrained, **options)
+        old = model.conv1
+        model.conv1 = nn.Conv2d(old.in_channels, old.out_channels, 3, stride=1, padding=1, bias=False)
+        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")  # as timm's ResNet.init_weights
+        model.maxpool = nn.Identity()
+        return model
+
+    build.__name__ = f"{name}_small_stem"
+    timm.models.register_model(build)
+
+
+for _name in RESNETS:
+    _register_small_stem(_name)
+
+
+class TimmBackbone(Backbone):
+    def __init__(self, encoder: Encoder, px: int) -> None:
+        super().__init__()
+        self.model = timm.create_model(encoder.name, num_classes=0, **dict(encoder.options))
+        self.width = _width(self.model, px)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+
+class PixelBackbone(Backbone):
+    def __init__(self, px: int) -> None:
+        super().__init__()
+        self.width = 3 * px * px
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)
+
+
+def build(encoder: Encoder, px: int) -> Backbone:
+    """An initialised backbone for images of side px. Errors: UnknownName, BadRecipe (options timm does not take)."""
+    if encoder.name == "pixels":
+        return PixelBackbone(px)
+    if not timm.is_model(encoder.name):
+        raise UnknownName("encoder", encoder.name, [*timm.list_models(), "pixels"], fix="any timm model name will do")
+    try:
+        return TimmBackbone(encoder, px)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise BadRecipe(f"encoder {encoder.name!r} with {dict(encoder.options)} cannot take {px} px images: {error}") from error
+
+
+def export(backbone: nn.Module, encoder: Encoder, path: Path) -> str:
+    """Write the encoder as safetensors; returns the line of Python that loads it."""
+    from safetensors.torch import save_file
+
+    if not isinstance(backbone, TimmBackbone):
+        raise BadRecipe(f"encoder {encoder.name!r} has no weights to export")
+    state = {name: value.detach().cpu().contiguous().clone() for name, value in backbone.model.state_dict().items()}
+    save_file(state, path)
+    options = "".join(f", {key}={value!r}" for key, value in encoder.options)
+    return f"timm.create_model({encoder.name!r}, num_classes=0{options}, checkpoint_path={str(path)!r})"
+
+
+@torch.no_grad()
+def _width(model: nn.Module, px: int) -> int:
+    training = model.training
+    shape = model.eval()(torch.zeros(1, 3, px, px)).shape
+    model.train(training)
+    if len(shape) != 2:
+        raise ValueError(f"expected a feature vector per image, got shape {tuple(shape)}")
+    return int(shape[1])

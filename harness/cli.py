@@ -1,0 +1,250 @@
+"""The command line: arguments, what is printed, exit codes. No logic, and no heavy import before a command runs.
+
+Exit codes: 0 fine, 1 a check failed, 2 the user's input, 3 a run failed.
+"""
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from harness.errors import HarnessError
+
+Set = Annotated[tuple[str, ...], arg(metavar="PATH=VALUE")]
+app = tyro.extras.SubcommandApp()
+
+
+def call(words: list[str]) -> int:
+    """Run one command line; returns the exit code."""
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"] or ["--help"]
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    try:
+        code = app.cli(
+            args=words,
+            prog="harness",
+            description="A benchmark and reproduction harness for self-supervised learning of images. "
+            "Any command takes --debug, which shows the traceback of an error.",
+        )
+        return int(code or 0)
+    except HarnessError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"harness: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("harness: stopped; start the same command again to go on", file=sys.stderr)  # noqa: T201
+        return 3
+
+
+def say(text: str = "") -> None:
+    print(text)  # noqa: T201
+
+
+@app.command
+def demo(runs: Path | None = None, workers: int = 0) -> int:
+    """Train, evaluate and judge the core methods on embedded data, in minutes on a laptop.
+
+    Args:
+        runs: where run directories go (else HARNESS_RUNS, else ./runs).
+        workers: processes side by side; 0 chooses.
+    """
+    from harness import demo as demonstration
+
+    return demonstration.main(_root(runs), workers)
+
+
+@app.command(name="list")
+def list_(what: Positional[Literal["recipes", "methods", "protocols", "data"]] = "recipes") -> None:
+    """Show the names that can be used.
+
+    Args:
+        what: which kind of name.
+    """
+    from harness import registry
+
+    if what == "recipes":
+        for name, module in registry.recipe_names().items():
+            say(f"{name:48} sweeps/{module}.py")
+    elif what == "methods":
+        for name in registry.names("methods"):
+            say(f"{name:16} {registry.first_line('methods', name)}")
+    elif what == "protocols":
+        for name in registry.names("harness.evals"):
+            say(f"{name:20} {registry.first_line('harness.evals', name)}")
+    else:
+        from harness import data
+
+        for name in data.NAMES:
+            say(f"{name:16} {data.revision(name)}")
+
+
+@app.command
+def show(recipe: Positional[str], set: Set = ()) -> None:
+    """Print a recipe with everything it resolves to.
+
+    Args:
+        recipe: its name.
+        set: settings to override, for example optimiser.lr=0.1.
+    """
+    import json
+
+    from harness import registry
+
+    found = registry.recipe(recipe, set)
+    say(json.dumps({"digest": found.digest} | found.resolved(), indent=2))
+
+
+@app.command
+def run(
+    recipes: Positional[tuple[str, ...]],
+    seeds: int = 1,
+    first_seed: int = 0,
+    set: Set = (),
+    runs: Path | None = None,
+    data_root: Path | None = None,
+    workers: int = 0,
+    sync: bool = True,
+) -> int:
+    """Train and evaluate recipes here; finished runs are left alone, interrupted ones go on.
+
+    Args:
+        recipes: their names.
+        seeds: how many seeds of each.
+        first_seed: the lowest seed.
+        set: settings to override, for example optimiser.lr=0.1; such runs are stored but barred from verdicts.
+        runs: where run directories go (else HARNESS_RUNS, else ./runs).
+        data_root: folder of data sets as parquet (else HARNESS_DATA, else the hub).
+        workers: processes side by side where there are several runs; 0 chooses.
+        sync: send the results to MLflow afterwards.
+    """
+    from harness import commands
+
+    root = _root(runs)
+    wanted = [(name, seed, set) for name in recipes for seed in range(first_seed, first_seed + seeds)]
+    failed = commands.run_all(wanted, root, data_root, workers)
+    if sync:
+        from harness import tracking
+
+        tracking.sync(root)
+    for name, seed, overrides in wanted:
+        commands.print_record(name, seed, overrides, root)
+    for line in failed:
+        print(f"harness: {line}", file=sys.stderr)  # noqa: T201
+    return 3 if failed else 0
+
+
+@app.command(name="eval")
+def eval_(
+    recipe: Positional[str],
+    protocols: Positional[tuple[str, ...]],
+    seed: int = 0,
+    set: Set = (),
+    runs: Path | None = None,
+    data_root: Path | None = None,
+) -> None:
+    """Evaluate the encoder of a finished run by further protocols, and add them to its record.
+
+    Args:
+        recipe: name of the recipe that was run.
+        protocols: names, see `harness list protocols`.
+        seed: which run of it.
+        set: the overrides it was run with.
+        runs: where run directories are.
+        data_root: folder of data sets as parquet.
+    """
+    from harness import commands
+
+    commands.evaluate_again(recipe, seed, set, protocols, _root(runs), data_root)
+    commands.print_record(recipe, seed, set, _root(runs))
+
+
+@app.command
+def sync(runs: Path | None = None, uri: str | None = None) -> None:
+    """Send run directories to MLflow; safe to repeat, also while runs are live.
+
+    Args:
+        runs: where run directories are.
+        uri: MLflow tracking URI (else an SQLite file beside the runs).
+    """
+    from harness import tracking
+
+    root = _root(runs)
+    say(str(tracking.sync(root, uri)))
+    say(f"look at them: mlflow ui --backend-store-uri {uri or tracking.default_uri(root)}")
+
+
+@app.command
+def leaderboard(
+    runs: Path | None = None, uri: str | None = None, dataset: str | None = None, overridden: bool = False
+) -> None:
+    """Print the tables of all runs, and write them as Markdown, CSV and one HTML page.
+
+    Args:
+        runs: where run directories are; the tables are written there too.
+        uri: MLflow tracking URI (else an SQLite file beside the runs).
+        dataset: only this data set.
+        overridden: also show runs whose recipe was overridden.
+    """
+    from harness import commands
+
+    commands.show_leaderboard(_root(runs), uri, dataset, overridden)
+
+
+@app.command
+def check(
+    claims: Positional[tuple[str, ...]] = (), runs: Path | None = None, uri: str | None = None, allow_dirty: bool = False, untried: bool = False
+) -> int:
+    """Hold runs against what was claimed; exit code 1 if one differs or has regressed.
+
+    Args:
+        claims: only those whose id starts with one of these.
+        runs: where run directories are.
+        uri: MLflow tracking URI (else an SQLite file beside the runs).
+        allow_dirty: judge runs of a checkout with uncommitted changes too.
+        untried: also list claims that nobody has run.
+    """
+    from harness import commands
+
+    return commands.show_verdicts(_root(runs), uri, claims, allow_dirty, untried)
+
+
+@app.command
+def export(
+    recipe: Positional[str], to: Positional[Path], seed: int = 0, set: Set = (), runs: Path | None = None
+) -> None:
+    """Copy the encoder of a finished run to a safetensors file that timm loads.
+
+    Args:
+        recipe: name of the recipe that was run.
+        to: the file to write.
+        seed: which run of it.
+        set: the overrides it was run with.
+        runs: where run directories are.
+    """
+    from harness import commands
+
+    say(commands.export(recipe, seed, set, to, _root(runs)))
+
+
+@app.command
+def doctor(runs: Path | None = None, data_root: Path | None = None) -> int:
+    """Look at this machine and checkout: what is there, what is missing, how to get it.
+
+    Args:
+        runs: where run directories would go.
+        data_root: folder of data sets as parquet.
+    """
+    from harness import doctor as surgery
+
+    return surgery.main(_root(runs), data_root)
+
+
+def _root(runs: Path | None) -> Path:
+    from harness.runs import default_root
+
+    return runs or default_root()

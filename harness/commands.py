@@ -1,0 +1,120 @@
+"""What the commands do, one function each."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from harness import registry
+from harness.errors import BadRecipe
+from harness.runs import RunDirectory, writable
+from harness.watch import watch
+
+Run = tuple[str, int, tuple[str, ...]]  # recipe name, seed, overrides
+console = Console(width=None)
+
+
+def run_all(wanted: Sequence[Run], root: Path, data_root: Path | None, workers: int) -> list[str]:
+    """Do all runs here: one in this process, several through the local launcher. Returns a line for each that failed."""
+    directories = [RunDirectory(root, registry.recipe(name, overrides), seed) for name, seed, overrides in wanted]
+    with writable(root):
+        root.mkdir(parents=True, exist_ok=True)
+    missing = [run for run, directory in zip(wanted, directories, strict=True) if directory.record() is None]
+    if len(missing) == 1:
+        from harness import train
+
+        name, seed, overrides = missing[0]
+        try:
+            train.run(registry.recipe(name, overrides), seed, root, data_root=data_root)
+        except train.RunFailed as error:
+            return [str(error)]
+        return []
+    if not missing:
+        return []
+    launcher = registry.load("slurm", "local")
+    jobs = launcher.launch(missing, root, data_root, workers)
+    try:
+        watch(directories, alive=lambda: not all(job.done() for job in jobs))
+        return sorted({line for job in jobs for line in launcher.failures(job)})
+    except KeyboardInterrupt:
+        for job in jobs:
+            job.cancel()
+        raise
+
+
+def finished(recipe: str, seed: int, overrides: tuple[str, ...], root: Path) -> tuple[RunDirectory, dict[str, Any]]:
+    """A finished run and its record. Errors: BadRecipe if there is none."""
+    directory = RunDirectory(root, registry.recipe(recipe, overrides), seed)
+    record = directory.record()
+    if record is None:
+        words = f"harness run {recipe} --first-seed {seed}" + "".join(f" --set {text}" for text in overrides)
+        raise BadRecipe(f"no finished run at {directory.path}; `{words}` makes it")
+    return directory, record
+
+
+def print_record(recipe: str, seed: int, overrides: tuple[str, ...], root: Path) -> None:
+    """One line of outcome and a table of metrics, or nothing for an unfinished run."""
+    record = RunDirectory(root, registry.recipe(recipe, overrides), seed).record()
+    if record is None:
+        return
+    speed = f", {record['images_per_s']:.0f} images/s" if record["images_per_s"] else ""
+    why = f" ({record['reason']})" if record["reason"] else ""
+    console.print(f"{recipe} seed {seed}: {record['status']}{why}, {record['train_seconds']:.0f} s{speed}", highlight=False)
+    table = Table("protocol", "split", "n", "metrics")
+    for row in record["evals"]:
+        metrics = ", ".join(f"{name} {value:.4g}" for name, value in row["metrics"].items())
+        table.add_row(row["protocol"], row["split"], str(row["n"]), metrics)
+    console.print(table)
+
+
+def load_encoder(directory: RunDirectory, px: int) -> Any:
+    """The evaluated network of a finished run, from its safetensors."""
+    from safetensors.torch import load_file
+
+    from harness import backbones
+
+    backbone = backbones.build(directory.recipe.encoder, px)
+    if directory.recipe.encoder.name != "pixels":
+        file = directory.path / "encoder.safetensors"
+        try:
+            backbone.model.load_state_dict(load_file(file))
+        except Exception as error:
+            raise BadRecipe(f"{file} cannot be read ({error}); remove record.json beside it and run the recipe again") from error
+    return backbone
+
+
+def evaluate_again(
+    recipe: str, seed: int, overrides: tuple[str, ...], protocols: tuple[str, ...], root: Path, data_root: Path | None
+) -> None:
+    """Further protocols on the stored encoder; their rows replace those of the same protocol in the record."""
+    configs = tuple(registry.load("harness.evals", name).Config() for name in protocols)
+    directory, record = finished(recipe, seed, overrides, root)
+    from harness import data
+    from harness.evals import evaluate
+    from harness.features import extract
+
+    splits = data.load(directory.recipe.data, data_root)
+    encoder = load_encoder(directory, splits.train.pixels.shape[-1])
+    features = extract(encoder, splits, views=directory.recipe.views, seed=seed, device="cpu")
+    network = record["evals"][0]["network"] if record["evals"] else "student"
+    rows = evaluate(configs, features, network=network)
+    fresh = {row["protocol"] for row in rows}
+    with directory.locked():
+        record["evals"] = [row for row in record["evals"] if row["protocol"] not in fresh] + rows
+        directory.write_record(record)
+
+
+def export(recipe: str, seed: int, overrides: tuple[str, ...], to: Path, root: Path) -> str:
+    """Write the encoder where asked; returns how to load it."""
+    from harness import backbones
+
+    directory, record = finished(recipe, seed, overrides, root)
+    backbone = load_encoder(directory, record["px"])
+    with writable(to):
+        to.parent.mkdir(parents=True, exist_ok=True)
+        line = backbones.export(backbone, directory.recipe.encoder, to)
+    first = "import harness.backbones  # registers the small-stem names\n" if "_small_stem" in line else ""
+    return f"wrote {to}\n{first}import timm\nmodel = {line}"
+

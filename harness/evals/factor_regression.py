@@ -1,0 +1,115 @@
+"""How much of the factors that made an image a linear map can read from its features, and how separately.
+
+r2   R^2 of least squares fitted on train: the mean over factors, and r2/<factor> each. 1 is perfect, 0 is as good as the
+     split's mean, below 0 is worse than it.
+dci  disentanglement by Lasso: 1 if each dimension serves one factor, 0 if each serves all alike. As AdaSSL@8f7148f: one
+     Lasso per factor, fitted on the evaluated split itself, features and factors z-scored; importances
+     R = |coefficient| (D, F), P its rows divided by their sums, D_i = 1 - entropy(P_i + 1e-12) in base F, averaged with
+     weights (row sum / total); rows of zeros do not count.
+mcc  mean absolute Pearson correlation, on the split, of each factor with its dimension under the best one-to-one
+     assignment; a factor that is left over counts 0.
+
+Discrete factors are regressed on their numbers. AdaSSL reports r2 and dci of l2-normalised projector outputs
+(`normalise=True` does the same to these features) and no mcc.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness.data import Images
+from harness.errors import BadRecipe
+from harness.features import Features, Table
+from harness.recipe import ProtocolConfig
+
+UNITS = {"r2": "R2", "dci": "fraction", "mcc": "correlation"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(ProtocolConfig):
+    """normalise: l2-normalise the features first. lasso_images: dci uses at most so many, the first of the split."""
+
+    protocol: ClassVar[str] = "factor_regression"
+    normalise: bool = False
+    lasso_images: int = 2048
+
+    @property
+    def id(self) -> str:
+        return "factor_regression" + ("_l2" if self.normalise else "")
+
+
+def check(config: Config, train: Images | Table, classes: int) -> None:
+    if train.factors.shape[1] == 0:
+        raise BadRecipe(f"{config.id}: the data set has no factors; drop this protocol, or use a set that has them")
+    if bool((train.factors == train.factors[0]).all(0).any()):
+        raise BadRecipe(f"{config.id}: a factor has one value in the whole train split; nothing can be regressed on it")
+
+
+def run(config: Config, features: Features, split: str) -> Iterator[tuple[str, float]]:
+    train, table = features.train, features.table(split)
+    fit_x, x = (F.normalize(t.x, dim=1) if config.normalise else t.x for t in (train, table))
+    each = r2(fit_x, train.factors, x, table.factors)
+    yield "r2", float(each.mean())
+    for name, value in zip(features.factor_names, each.tolist(), strict=True):
+        yield f"r2/{name}", value
+    if table.factors.shape[1] > 1:  # an entropy over one factor says nothing
+        yield "dci", dci(lasso_importance(x[: config.lasso_images], table.factors[: config.lasso_images]))
+    yield "mcc", mcc(x, table.factors)
+
+
+def r2(fit_x: Tensor, fit_y: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """R^2 (F,) on (x, y) of the least squares fitted on (fit_x, fit_y); x is (N, D), y is (N, F)."""
+    from sklearn.linear_model import LinearRegression
+    from sklearn.metrics import r2_score
+
+    model = LinearRegression().fit(fit_x.double().numpy(), fit_y.double().numpy())
+    predicted = model.predict(x.double().numpy())
+    return torch.as_tensor(r2_score(y.double().numpy(), predicted, multioutput="raw_values"))
+
+
+def lasso_importance(x: Tensor, y: Tensor) -> Tensor:
+    """|coefficients| (D, F) of a Lasso per factor on x (N, D), y (N, F), z-scored; strength by 5-fold cross-validation."""
+    from sklearn.linear_model import LassoCV
+
+    x, y = (_standardised(t) for t in (x, y))
+    alive = x.abs().amax(0) > 0
+    importance = torch.zeros(x.shape[1], y.shape[1], dtype=torch.float64)
+    if not alive.any():  # a collapsed encoder
+        return importance
+    matrix = x[:, alive].numpy()
+    for factor in range(y.shape[1]):
+        lasso = LassoCV(cv=5, max_iter=50_000, random_state=0).fit(matrix, y[:, factor].numpy())
+        importance[alive, factor] = torch.as_tensor(lasso.coef_).abs()
+    return importance
+
+
+def dci(importance: Tensor) -> float:
+    """Disentanglement of importances (D, F), F > 1; 0 if all of them are 0."""
+    rows = importance.double().sum(1)
+    if rows.sum() == 0:
+        return 0.0
+    used = importance.double()[rows > 0] / rows[rows > 0, None] + 1e-12
+    p = used / used.sum(1, keepdim=True)
+    entropy = -(p * p.log()).sum(1) / torch.tensor(float(p.shape[1])).log()
+    return float(((1 - entropy) * rows[rows > 0]).sum() / rows.sum())
+
+
+def mcc(x: Tensor, y: Tensor) -> float:
+    """Mean correlation coefficient of x (N, D) and y (N, F)."""
+    from scipy.optimize import linear_sum_assignment
+
+    x, y = (_standardised(t) for t in (x, y))
+    correlation = (y.T @ x / len(x)).abs().numpy()
+    rows, columns = linear_sum_assignment(correlation, maximize=True)
+    return float(correlation[rows, columns].sum() / y.shape[1])
+
+
+def _standardised(x: Tensor) -> Tensor:
+    """Columns of mean 0 and standard deviation 1, in float64; constant columns (but for rounding) become 0."""
+    x = x.double()
+    mean, std = x.mean(0), x.std(0, correction=0)
+    return (x - mean) / torch.where(std > 1e-6 * (mean.abs() + std), std, torch.inf)

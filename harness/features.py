@@ -1,0 +1,134 @@
+"""Features of a frozen encoder, extracted once and shared by all protocols.
+
+Shapes: N images of a split, D the encoder's width, F factors, C classes.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from harness.api import Draws
+from harness.data import Images, Splits
+from harness.errors import RunFailed, UnknownName
+from harness.recipe import View
+from harness.seeding import generator
+from harness.views import make_views, plain
+
+Fitted = TypeVar("Fitted")
+
+
+@dataclass
+class Table:
+    """x: (N, D) float32; labels: (N,) int64; factors: (N, F) float32. All on the CPU, in the order of the split."""
+
+    x: Tensor
+    labels: Tensor
+    factors: Tensor
+
+
+@dataclass
+class Features:
+    """pairs: split -> features (N, D) of two augmented views of its images; empty if no views were asked for.
+
+    online_probe: the classifier trained beside the encoder, (N, D) -> (N, C) logits (harness/evals/online_linear.py).
+    """
+
+    train: Table
+    held_out: Table
+    test: Table
+    classes: int
+    factor_names: tuple[str, ...] = ()
+    pairs: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    online_probe: nn.Module | None = None
+    _fits: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+
+    def table(self, split: str) -> Table:
+        """The split a protocol is asked about. Errors: UnknownName."""
+        if split not in ("held_out", "test"):
+            raise UnknownName("split to evaluate on", split, ("held_out", "test"))
+        return self.test if split == "test" else self.held_out
+
+    def fitted(self, config: Hashable, fit: Callable[[], Fitted]) -> Fitted:
+        """What `fit` returns, computed once per protocol: no split needs a second fit on the train features."""
+        if config not in self._fits:
+            self._fits[config] = fit()
+        return self._fits[config]
+
+
+def extract(
+    encoder: nn.Module,
+    splits: Splits,
+    *,
+    views: Sequence[View] = (),
+    seed: int = 0,
+    device: torch.device | str,
+    batch: int = 512,
+) -> Features:
+    """Features of every image, once each and in order, in evaluation mode; the encoder is left as it was found.
+
+    views: of the held-out and test images two augmented views are encoded too, by the first two global ones of these
+        (fewer: no pairs). Both are taken from the image itself, whatever their source. Their random numbers depend on
+        `seed` and `batch`.
+    device: where the encoder is. Errors: RunFailed for features that are not finite.
+    """
+    modes = [(module, module.training) for module in encoder.modules()]
+    encoder.eval()
+    looks = [replace(view, count=1) for view in views for _ in range(view.count) if view.role == "global"][:2]
+    try:
+        with torch.no_grad():
+            tables = {
+                name: _table(encoder, images, splits, device, batch, name)
+                for name, images in (("train", splits.train), ("held_out", splits.held_out), ("test", splits.test))
+            }
+            pairs = {}
+            if len(looks) == 2:
+                for name, images in (("held_out", splits.held_out), ("test", splits.test)):
+                    pairs[name] = _pair(encoder, images, splits, looks, seed, device, batch, name)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return Features(**tables, classes=splits.classes, factor_names=tuple(splits.train.factor_names), pairs=pairs)
+
+
+def accuracy(scores: Tensor, labels: Tensor, top: int = 1) -> float:
+    """Percent of rows of scores (N, C) whose label is among the `top` largest; of equal scores the lower class wins."""
+    best = scores.sort(dim=1, descending=True, stable=True).indices[:, :top]
+    return 100 * float((best == labels[:, None]).any(1).double().mean())
+
+
+def _table(encoder: nn.Module, images: Images, splits: Splits, device: Any, batch: int, name: str) -> Table:
+    parts = [encoder(plain(p.to(device), splits.mean, splits.std)).float().cpu() for p in images.pixels.split(batch)]
+    return Table(_finite(torch.cat(parts), name), images.labels.cpu(), images.factors.cpu())
+
+
+def _pair(
+    encoder: nn.Module,
+    images: Images,
+    splits: Splits,
+    looks: list[View],
+    seed: int,
+    device: Any,
+    batch: int,
+    name: str,
+) -> tuple[Tensor, Tensor]:
+    sides: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for number, pixels in enumerate(images.pixels.split(batch)):
+        pixels = pixels.to(device)
+        draws = Draws(generator(seed, "pairs of", name, number), device)
+        for side, view in zip(sides, make_views((pixels, pixels), looks, draws, splits.mean, splits.std), strict=True):
+            side.append(encoder(view).float().cpu())
+    first, second = (_finite(torch.cat(side), name) for side in sides)
+    return first, second
+
+
+def _finite(x: Tensor, name: str) -> Tensor:
+    bad = int((~x.isfinite().all(1)).sum())
+    if bad:
+        raise RunFailed(
+            f"the encoder's features of {bad} of the {len(x)} {name} images are not finite; the run has diverged, "
+            "lower its learning rate"
+        )
+    return x

@@ -1,0 +1,109 @@
+"""Methods, recipes, protocols and launchers by file name. The only module that imports by name.
+
+There is no list to edit: a file in methods/ is a method, a public function in sweeps/ is a recipe, a file in
+harness/evals/ is a protocol.
+"""
+
+import ast
+import importlib
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+from harness.errors import BadRecipe, UnknownName
+from harness.recipe import Recipe, check
+
+ROOT = Path(__file__).resolve().parent.parent
+KINDS = {"methods": "method", "sweeps": "recipe file", "harness.evals": "protocol", "slurm": "launcher"}
+
+
+def names(package: str) -> list[str]:
+    """The modules of a package, in alphabetical order, without importing one."""
+    folder = ROOT.joinpath(*package.split("."))
+    return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+
+
+def load(package: str, name: str) -> ModuleType:
+    """A module of a package by its name. Errors: UnknownName with the nearest name."""
+    if name not in names(package):
+        raise UnknownName(KINDS[package], name, names(package), fix=f"to add one, write {package.replace('.', '/')}/{name}.py")
+    return importlib.import_module(f"{package}.{name}")
+
+
+@cache
+def recipe_names() -> dict[str, str]:
+    """Recipe name -> the file in sweeps/ that defines it. Reads the files, imports none."""
+    found: dict[str, str] = {}
+    for module in names("sweeps"):
+        tree = ast.parse((ROOT / "sweeps" / f"{module}.py").read_text())
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and not node.args.args:
+                if node.name in found:
+                    raise BadRecipe(f"two recipes are named {node.name!r}: sweeps/{found[node.name]}.py and sweeps/{module}.py")
+                found[node.name] = module
+    return found
+
+
+def recipe(name: str, overrides: tuple[str, ...] = ()) -> Recipe:
+    """The recipe of that name, checked, with overrides such as "method.variance=10" applied.
+
+    Errors: UnknownName, BadRecipe.
+    """
+    where = recipe_names()
+    if name not in where:
+        raise UnknownName("recipe", name, where, fix="`harness list` shows all")
+    try:
+        found = replace(getattr(load("sweeps", where[name]), name)(), name=name)
+        for text in overrides:
+            found = override(found, text)
+    except ValueError as error:  # a Config's own check
+        raise BadRecipe(f"recipe {name!r}: {error}") from error
+    found = replace(found, overrides=tuple(overrides))
+    check(found)
+    return found
+
+
+def override(found: Recipe, text: str) -> Recipe:
+    """One `path=value` applied to a recipe, e.g. "optimiser.lr=0.1" or "views.0.flip=0"."""
+    path, sign, value = text.partition("=")
+    if not sign:
+        raise BadRecipe(f"override {text!r} is not of the form path=value, for example optimiser.lr=0.1")
+    if path.split(".")[0] in ("name", "overrides"):
+        raise BadRecipe(f"override {text!r}: a recipe's name and overrides are not settings")
+    return _set(found, path.split("."), value, text)
+
+
+def _set(node: object, path: list[str], value: str, text: str) -> Recipe:  # type of `node`, seen from the top
+    head, rest = path[0], path[1:]
+    if isinstance(node, tuple):
+        known = [str(i) for i in range(len(node))]
+        if head not in known:
+            raise UnknownName("position", head, known, fix=f"in override {text!r}")
+        items = list(node)
+        items[int(head)] = _set(node[int(head)], rest, value, text) if rest else _parse(value, node[int(head)], text)
+        return tuple(items)  # type: ignore[return-value]
+    known = list(getattr(node, "__dataclass_fields__", ()))
+    if head not in known:
+        raise UnknownName("setting", head, known, fix=f"in override {text!r}")
+    old = getattr(node, head)
+    new = _set(old, rest, value, text) if rest else _parse(value, old, text)
+    return replace(node, **{head: new})  # type: ignore[type-var]
+
+
+def _parse(value: str, old: object, text: str) -> object:
+    try:
+        new = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        new = {"true": True, "false": False, "none": None}.get(value.lower(), value)
+    if isinstance(old, float) and isinstance(new, int) and not isinstance(new, bool):
+        new = float(new)
+    if old is not None and new is not None and type(new) is not type(old):
+        raise BadRecipe(f"override {text!r}: expected {type(old).__name__} (now {old!r}), got {new!r}")
+    return new
+
+
+def first_line(package: str, name: str) -> str:
+    """The first line of a module's docstring, read from the file."""
+    source = ROOT.joinpath(*package.split("."), f"{name}.py").read_text()
+    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]

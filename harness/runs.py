@@ -1,0 +1,135 @@
+"""Run directories: the truth of a run, in plain files.
+
+runs/<recipe>/<digest>/seed-<n>/
+    recipe.json       the resolved recipe
+    attempts.jsonl    start and end of every attempt
+    metrics.jsonl     one line per logged step; after a resume a step may stand twice, the last line wins
+    checkpoint-*.pt   the last two checkpoints
+    encoder.safetensors, record.json   written last; a run with a record is finished
+    lock              held (flock) by the process that writes
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness.errors import NotWritable, RunConflict
+from harness.recipe import Recipe
+
+
+def default_root() -> Path:
+    """HARNESS_RUNS, else ./runs."""
+    return Path(os.environ.get("HARNESS_RUNS", "runs"))
+
+
+@contextlib.contextmanager
+def writable(path: Path) -> Iterator[None]:
+    """Turn a write that the disk refuses into one line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+            raise
+        raise NotWritable(f"cannot write {path}: {error.strerror}; free some room, or choose another place with --runs") from error
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """All of the content or none of it: a temporary file in the same folder, fsync, rename."""
+    with writable(path):
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a JSONL file; a half-written last one is left out, a missing file is empty."""
+    lines = []
+    for text in path.read_text().splitlines() if path.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            lines.append(json.loads(text))
+    return lines
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class RunDirectory:
+    def __init__(self, root: Path, recipe: Recipe, seed: int) -> None:
+        self.recipe, self.seed = recipe, seed
+        self.path = root / recipe.name / recipe.digest / f"seed-{seed}"
+
+    @property
+    def key(self) -> str:
+        return f"{self.recipe.name}/{self.recipe.digest}/seed-{self.seed}"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    def record(self) -> dict[str, Any] | None:
+        """The record of a finished run."""
+        file = self.path / "record.json"
+        return json.loads(file.read_text()) if file.exists() else None
+
+    def write_record(self, record: dict[str, Any]) -> None:
+        write_atomically(self.path / "record.json", (json.dumps(record, indent=1) + "\n").encode())
+
+    @contextlib.contextmanager
+    def locked(self, wait: bool = False) -> Iterator[None]:
+        """Hold the directory for writing. Errors: RunConflict if another process holds it or it is another recipe's."""
+        with writable(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = open(self.path / "lock", "a")  # noqa: SIM115 (open as long as it is held)
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                raise RunConflict(f"{self.path} is being written by another process; wait for it, or stop it") from None
+            self._claim()
+            yield
+
+    def _claim(self) -> None:
+        file = self.path / "recipe.json"
+        mine = {"digest": self.recipe.digest, "seed": self.seed, **self.recipe.resolved()}
+        if file.exists():
+            theirs = json.loads(file.read_text())
+            if theirs.get("digest") != self.recipe.digest:
+                raise RunConflict(
+                    f"{self.path} holds a run of digest {theirs.get('digest')}, this recipe's is {self.recipe.digest}; "
+                    "move the directory away, or choose another place with --runs"
+                )
+            return
+        write_atomically(file, (json.dumps(mine, indent=1) + "\n").encode())
+
+    def append(self, file: str, line: dict[str, Any]) -> None:
+        """One line at the end of a JSONL file; a half-written line of a killed attempt is closed first."""
+        path = self.path / file
+        with writable(path), open(path, "a+b") as stream:
+            if stream.seek(0, os.SEEK_END):
+                stream.seek(-1, os.SEEK_END)
+                if stream.read(1) != b"\n":
+                    stream.write(b"\n")
+            stream.write(json.dumps(line).encode() + b"\n")
+
+    def attempt(self, event: str, number: int, step: int, **more: Any) -> None:
+        self.append(
+            "attempts.jsonl",
+            {"attempt": number, "event": event, "time": now(), "step": step, "host": socket.gethostname(), "pid": os.getpid()} | more,
+        )
+
+    def attempts(self) -> int:
+        return sum(line["event"] == "start" for line in read_lines(self.path / "attempts.jsonl"))

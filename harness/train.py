@@ -1,0 +1,329 @@
+"""One run: a recipe and a seed become a run directory. Read from `run` downwards, one function per phase.
+
+Nothing here knows a method, a cluster or MLflow by name. A run can be killed at any moment and started again; on CPU it
+then ends with the same bits as an uninterrupted one, because all randomness is a function of (seed, step)
+(harness/seeding.py) and everything else is in the checkpoint.
+"""
+
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness import backbones, checkpoint, data, provenance
+from harness.api import Batch, Clock, Draws, Method, Step
+from harness.data import Splits
+from harness.errors import BadRecipe, RunFailed
+from harness.evals import check as check_protocols
+from harness.evals import evaluate
+from harness.evals.collapse import effective_rank, embedding_std
+from harness.evals.online_linear import OnlineProbe
+from harness.features import extract
+from harness.optim import Training
+from harness.progress import Bar
+from harness.recipe import Recipe
+from harness.runs import RunDirectory, now, read_lines
+from harness.seeding import generator, seed_global
+from harness.views import make_views
+
+LOG_EVERY = 50  # steps; at least once per epoch
+CHECKPOINT_EVERY_S = 60.0
+COLLAPSE_AFTER = 0.2  # share of the run before which a collapse may still recover
+COLLAPSE_LINES = 3  # logged lines in a row
+
+
+class Interrupted(RunFailed):
+    """The run was asked to stop (SIGTERM, SIGUSR2, Ctrl-C) and wrote a checkpoint first."""
+
+
+def run(
+    recipe: Recipe,
+    seed: int,
+    root: Path,
+    *,
+    data_root: Path | None = None,
+    device: str | None = None,
+    wait: bool = False,
+    show: bool = True,
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+) -> dict[str, Any]:
+    """Train, evaluate and record; a finished run is returned as it is, an interrupted one goes on.
+
+    Returns the record. Errors: any HarnessError; Interrupted after a signal.
+    """
+    directory = RunDirectory(root, recipe, seed)
+    with directory.locked(wait):
+        if record := directory.record():
+            return record
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        splits = data.load(recipe.data, data_root).to(device)
+        session = Session(directory, splits, device)
+        with _signals() as stop:
+            status, reason = session.train(stop, show, checkpoint_every_s)
+        return session.finish(status, reason)
+
+
+class Session:
+    """One attempt at a run: the objects of the loop and where it stands."""
+
+    def __init__(self, directory: RunDirectory, splits: Splits, device: str) -> None:
+        recipe, seed = directory.recipe, directory.seed
+        self.directory, self.recipe, self.seed, self.splits, self.device = directory, recipe, seed, splits, device
+        per_epoch = len(splits.train.labels) // recipe.budget.batch
+        if per_epoch == 0 and recipe.budget.epochs:
+            raise BadRecipe(
+                f"recipe {recipe.name!r}: batch {recipe.budget.batch} is larger than the {len(splits.train.labels)} training "
+                f"images of {recipe.data.name!r}; lower budget.batch"
+            )
+        check_protocols(recipe.evals, splits)
+        self.per_epoch, self.steps = per_epoch, recipe.budget.epochs * per_epoch
+        seed_global(seed, "init")
+        px = splits.train.pixels.shape[-1]
+        backbone = backbones.build(recipe.encoder, px)
+        try:
+            # channels_last: 15-100 % faster for convolutions, on CPU as on GPU
+            self.method: Method[Any] = recipe.method.build(backbone).to(device, memory_format=torch.channels_last)
+        except ValueError as error:
+            raise BadRecipe(f"recipe {recipe.name!r}: {error}") from error
+        self.training = Training(self.method, recipe.optimiser, recipe.budget.batch, recipe.budget.warmup * per_epoch)
+        self.probe = OnlineProbe(backbone.width, splits.classes).to(device) if recipe.online_probe else None
+        self.step = 0
+        self.seconds = 0.0
+        self.images = 0
+        self.interval = Interval()
+        self.low = 0  # logged lines in a row that look collapsed
+        self.order: tuple[int, Tensor] = (-1, torch.empty(0))  # epoch and its permutation
+        self._resume()
+
+    # ------------------------------------------------------------------------------------------ state
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "images": self.images,
+            "low": self.low,
+            "interval": self.interval.sums,
+            "interval_steps": self.interval.steps,
+            "method": self.method.state_dict(),
+            "training": self.training.state_dict(),
+            "probe": self.probe.state_dict() if self.probe else None,
+        }
+
+    def _resume(self) -> None:
+        state, warnings = checkpoint.newest(self.directory.path)
+        for warning in warnings:
+            self.directory.append("attempts.jsonl", {"event": "warning", "time": now(), "reason": warning})
+        if state is None:
+            return
+        self.step, self.seconds, self.images, self.low = state["step"], state["seconds"], state["images"], state["low"]
+        self.interval = Interval(state["interval"], state["interval_steps"])
+        self.method.load_state_dict(state["method"])
+        self.training.load_state_dict(state["training"])
+        if self.probe:
+            self.probe.load_state_dict(state["probe"])
+
+    # ------------------------------------------------------------------------------------------ the loop
+
+    def train(self, stop: list[str], show: bool, checkpoint_every_s: float) -> tuple[str, str]:
+        """Run to the end, to a failure, or to a signal. Returns (status, reason)."""
+        number = self.directory.attempts() + 1
+        self.directory.attempt("start", number, self.step)
+        self.method.train()
+        saved, status, reason = time.monotonic(), "complete", ""
+        name = f"{self.recipe.name} seed {self.seed}"
+        with Bar(name, self.steps, self.step, show) as bar:
+            while self.step < self.steps and status == "complete":
+                status, reason = self.one_step(bar)
+                if stop and self.step < self.steps and status == "complete":
+                    status, reason = "interrupted", stop[0]
+                if status == "interrupted" or time.monotonic() - saved >= checkpoint_every_s:
+                    checkpoint.save(self.directory.path, self.step, self.state())
+                    saved = time.monotonic()
+        if self.steps and status == "complete":
+            checkpoint.save(self.directory.path, self.step, self.state())
+        self.directory.attempt("end", number, self.step, status=status, reason=reason)
+        if status == "interrupted":
+            raise Interrupted(f"{self.directory.key} stopped at step {self.step} by {reason}; start it again to go on")
+        return status, reason
+
+    def one_step(self, bar: Bar) -> tuple[str, str]:
+        clock = Clock(self.step, self.steps, self.per_epoch)
+        begun = time.perf_counter()
+        seed_global(self.seed, "step", self.step)
+        batch, labels = self.batch(clock)
+        ready = time.perf_counter()
+        out = self.method.step(batch)
+        loss = float(out.loss.detach())
+        if not math.isfinite(loss):
+            terms = ", ".join(f"{k} {float(v):.4g}" for k, v in out.terms.items())
+            return "diverged", f"loss is {loss} at step {self.step} ({terms})"
+        self.training.step(out.loss, clock)
+        self.method.after_step(clock)
+        if self.probe:
+            self.probe.update(out.features.detach(), labels)
+        self.step += 1
+        self.images += len(labels)
+        spent = time.perf_counter() - begun
+        self.seconds += spent
+        self.interval.add({"loss": out.loss} | {f"terms/{k}": v for k, v in out.terms.items()}, spent, ready - begun)
+        at_end_of_epoch = self.step % self.per_epoch == 0
+        if at_end_of_epoch or (self.step % self.per_epoch) % LOG_EVERY == 0:
+            return self.log(clock, out, bar, len(labels))
+        return "complete", ""
+
+    def batch(self, clock: Clock) -> tuple[Batch, Tensor]:
+        """Indices of this step from the epoch's permutation; views from the step's own random numbers."""
+        train, size = self.splits.train, self.recipe.budget.batch
+        if self.order[0] != clock.epoch:
+            fresh = torch.randperm(len(train.labels), generator=generator(self.seed, "order", clock.epoch))
+            self.order = clock.epoch, fresh.to(self.device)
+        at = (clock.step % self.per_epoch) * size
+        index = self.order[1][at : at + size]
+        pairs = Draws(generator(self.seed, "pairs", clock.step), self.device)
+        looks = Draws(generator(self.seed, "views", clock.step), self.device)
+        inner = Draws(generator(self.seed, "method", clock.step), self.device)
+        elements = (train.pixels[index], train.partner(index, pairs))
+        views = make_views(elements, self.recipe.views, looks, self.splits.mean, self.splits.std)
+        return Batch(views, index, clock, inner), train.labels[index]
+
+    def log(self, clock: Clock, out: Step, bar: Bar, size: int) -> tuple[str, str]:
+        """One line of metrics.jsonl, and the check for collapse."""
+        means, images_per_s, data_wait = self.interval.close(size)
+        embedding = out.embedding.detach().float()
+        line = {
+            "step": self.step,
+            "epoch": clock.epoch + 1,
+            "time": now(),
+            "loss": means.pop("loss"),
+            "terms": {name.removeprefix("terms/"): value for name, value in means.items()},
+            "coefficients": {name: getattr(self.recipe.method, name) for name in self.recipe.method.coefficients()},
+            "lr": self.training.lr(clock),
+            "weight_decay": self.training.weight_decay(clock),
+            "embedding_std": float(embedding_std(embedding)),
+            "embedding_scale": float(embedding.std(0).mean()),
+            "effective_rank": float(effective_rank(embedding)),
+            "images_per_s": images_per_s,
+            "data_wait": data_wait,
+            "diagnostics": {name: float(value) for name, value in out.diagnostics.items()},
+        }
+        self.directory.append("metrics.jsonl", line)
+        bar.update(self.step, clock.epoch + 1, line["loss"], line["terms"], images_per_s)
+        self.low = self.low + 1 if is_collapsed(line) else 0
+        if self.low >= COLLAPSE_LINES and clock.progress >= COLLAPSE_AFTER:
+            return "collapsed", (
+                f"embedding std {line['embedding_std']:.3g}, scale {line['embedding_scale']:.3g}, "
+                f"effective rank {line['effective_rank']:.3g} at step {self.step}"
+            )
+        return "complete", ""
+
+    # ------------------------------------------------------------------------------------------ the end
+
+    def finish(self, status: str, reason: str) -> dict[str, Any]:
+        """Evaluate, write the encoder and, last of all, the record."""
+        network, encoder = self.method.encoder()
+        recipe = self.recipe
+        path = self.directory.path / "encoder.safetensors"
+        if recipe.encoder.name != "pixels":
+            backbones.export(encoder, recipe.encoder, path)
+        evals: list[dict[str, Any]] = []
+        if status != "diverged":
+            features = extract(encoder, self.splits, views=recipe.views, seed=self.seed, device=self.device)
+            if self.probe:
+                features.online_probe = self.probe
+            evals = evaluate(recipe.evals, features, network=network)
+        lines = read_lines(self.directory.metrics)
+        record = {
+            "schema": 1,
+            "recipe": recipe.name,
+            "digest": recipe.digest,
+            "seed": self.seed,
+            "overrides": list(recipe.overrides),
+            "method": recipe.resolved()["method"]["name"],
+            "label": recipe.method.label,
+            "dataset": recipe.data.name,
+            "encoder": recipe.encoder.label or recipe.encoder.name,
+            "px": self.splits.train.pixels.shape[-1],
+            "epochs": recipe.budget.epochs,
+            "batch": recipe.budget.batch,
+            "steps": self.step,
+            "status": status,
+            "reason": reason,
+            "code": provenance.git() | {"fingerprint": provenance.fingerprint(methods_of(recipe))},
+            "data": {"name": self.splits.name, "revision": self.splits.revision},
+            "packages": provenance.packages(),
+            "device": {"name": provenance.device_name(self.device), "count": 1},
+            "started": read_lines(self.directory.path / "attempts.jsonl")[0]["time"],
+            "ended": now(),
+            "train_seconds": round(self.seconds, 3),
+            "images_per_s": round(self.images / self.seconds, 1) if self.seconds else None,
+            "last": lines[-1] if lines else None,
+            "evals": evals,
+            "resolved": recipe.resolved(),
+        }
+        self.directory.write_record(record)
+        return record
+
+
+class Interval:
+    """Means since the last logged line."""
+
+    def __init__(self, sums: dict[str, float] | None = None, steps: int = 0) -> None:
+        self.sums, self.steps = dict(sums or {}), steps
+        self.timed, self.seconds, self.waited = 0, 0.0, 0.0
+
+    def add(self, values: dict[str, Tensor], seconds: float, waited: float) -> None:
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value.detach())
+        self.steps += 1
+        self.timed, self.seconds, self.waited = self.timed + 1, self.seconds + seconds, self.waited + waited
+
+    def close(self, size: int) -> tuple[dict[str, float], float, float]:
+        """Means, images per second, and the share of the time spent on data and views."""
+        means = {name: value / self.steps for name, value in self.sums.items()}
+        images_per_s, data_wait = self.timed * size / self.seconds, self.waited / self.seconds
+        self.__init__()  # type: ignore[misc]
+        return means, round(images_per_s, 1), round(data_wait, 4)
+
+
+def is_collapsed(line: dict[str, Any]) -> bool:
+    """All embeddings the same point (std), or on a line (rank), or shrunk to nothing (scale)."""
+    return line["embedding_std"] < 0.02 or line["effective_rank"] < 1.5 or line["embedding_scale"] < 1e-4
+
+
+def methods_of(recipe: Recipe) -> tuple[str, ...]:
+    """Names of the method files a recipe uses: the method and what it wraps."""
+    names, node = [], recipe.resolved()["method"]
+    while isinstance(node, dict) and "name" in node:
+        names.append(node["name"])
+        node = node.get("base")
+    return tuple(names)
+
+
+@contextmanager
+def _signals() -> Iterator[list[str]]:
+    """Collect the names of signals that ask for a stop; the loop looks between two steps."""
+    asked: list[str] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        asked.append(signal.Signals(number).name)
+
+    caught = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+    before = {}
+    try:
+        for number in caught:
+            before[number] = signal.signal(number, note)
+    except ValueError:  # not the main thread (tests): the caller decides about signals
+        pass
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,61 @@
+"""Runs on this machine, through submitit's local executor.
+
+A few workers share one list: each takes the next run that is neither finished nor held by another process (the run
+directory's lock), so a worker that is left over from a killed launch does no harm. Runs that fail do not stop the rest.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import submitit
+
+from harness.errors import HarnessError, RunConflict
+
+Run = tuple[str, int, tuple[str, ...]]  # recipe name, seed, overrides
+
+
+def launch(runs: Sequence[Run], root: Path, data_root: Path | None, workers: int = 0) -> list[submitit.Job[list[str]]]:
+    """Start `workers` processes (0: one per two cores, at least two) that together do all runs."""
+    workers = min(len(runs), workers or max(2, (os.cpu_count() or 2) // 2))
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    executor = submitit.LocalExecutor(folder=root / "launches")
+    executor.update_parameters(timeout_min=60 * 24 * 14, visible_gpus=())
+    with executor.batch():
+        return [executor.submit(work, list(runs), str(root), str(data_root) if data_root else None, threads) for _ in range(workers)]
+
+
+def work(runs: list[Run], root: str, data_root: str | None, threads: int) -> list[str]:
+    """One worker: every run once, first those nobody holds. Returns a line for each run that failed."""
+    import torch
+
+    from harness import registry, train
+
+    torch.set_num_threads(threads)
+    failed: dict[Run, str] = {}
+    for wait in (False, True):  # the second pass waits for runs that others held, and finds them finished
+        for item in runs:
+            if item in failed:
+                continue
+            name, seed, overrides = item
+            try:
+                train.run(
+                    registry.recipe(name, overrides), seed, Path(root), data_root=Path(data_root) if data_root else None, wait=wait
+                )
+            except RunConflict:
+                continue
+            except train.Interrupted as error:
+                return [*failed.values(), str(error)]
+            except HarnessError as error:
+                failed[item] = f"{name} seed {seed}: {error}"
+            except Exception as error:  # one broken run must not take the others with it
+                failed[item] = f"{name} seed {seed}: {type(error).__name__}: {error}"
+    return list(failed.values())
+
+
+def failures(job: submitit.Job[list[str]]) -> list[str]:
+    """Lines about runs of one worker that failed; a worker that died says so."""
+    try:
+        return job.result()
+    except Exception as error:  # submitit raises its own kinds for a lost job and for an exception inside
+        return [f"a worker died ({str(error).strip().splitlines()[-1]}); its log is {job.paths.stderr}; start again to go on"]
