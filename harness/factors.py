@@ -20,8 +20,8 @@ from harness.views import from_hue
 LATENTS = ("x", "y", "size", "angle", "hue", "background", "shape")
 FACTORS = ("x", "y", "size", "angle_cos", "angle_sin", "hue_cos", "hue_sin", "background")
 CHANGE = 0.2  # probability that a latent is drawn anew, 3DIdent in AdaSSL's code
-REACH = 0.45  # largest offset of the centre; with the largest size the shape stays inside [-1, 1]
-SIZES = (0.25, 0.5)  # radius of the circle around the shape; the image is 2 wide
+REACH = 0.4  # largest offset of the centre; with the largest size the shape just stays inside [-1, 1]
+SIZES = (0.3, 0.6)  # radius of the circle around the shape; the image is 2 wide
 BACKGROUNDS = (0.0, 0.6)  # grey level
 SATURATION = 0.9
 CHUNK = 512  # images rendered at a time, so that temporaries stay in cache

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.api import Draws
-from harness.data import Images, Splits
+from harness.data import Splits
 from harness.errors import RunFailed, UnknownName
 from harness.recipe import View
 from harness.seeding import generator
@@ -74,57 +74,51 @@ def extract(
         `seed` and `batch`.
     device: where the encoder is. Errors: RunFailed for features that are not finite.
     """
+    looks = tuple(replace(view, count=1) for view in views for _ in range(view.count) if view.role == "global")[:2]
+    mean, std = splits.mean.to(device), splits.std.to(device)
+    named = {"train": splits.train, "held_out": splits.held_out, "test": splits.test}
+    tables: dict[str, Table] = {}
+    pairs: dict[str, tuple[Tensor, Tensor]] = {}
     modes = [(module, module.training) for module in encoder.modules()]
     encoder.eval()
-    looks = [replace(view, count=1) for view in views for _ in range(view.count) if view.role == "global"][:2]
     try:
         with torch.no_grad():
-            tables = {
-                name: _table(encoder, images, splits, device, batch, name)
-                for name, images in (("train", splits.train), ("held_out", splits.held_out), ("test", splits.test))
-            }
-            pairs = {}
-            if len(looks) == 2:
-                for name, images in (("held_out", splits.held_out), ("test", splits.test)):
-                    pairs[name] = _pair(encoder, images, splits, looks, seed, device, batch, name)
+            for name, images in named.items():
+                plains, firsts, seconds = [], [], []
+                for number, part in enumerate(images.pixels.split(batch)):
+                    pixels = part.to(device)
+                    plains.append(encoder(plain(pixels, mean, std)).float().cpu())
+                    if len(looks) == 2 and name != "train":
+                        draws = Draws(generator(seed, "pairs", name, number), device)
+                        first, second = make_views((pixels, pixels), looks, draws, mean, std)
+                        firsts.append(encoder(first).float().cpu())
+                        seconds.append(encoder(second).float().cpu())
+                tables[name] = Table(_joined(plains, name), images.labels.cpu(), images.factors.cpu())
+                if firsts:
+                    pairs[name] = _joined(firsts, name), _joined(seconds, name)
     finally:
         for module, mode in modes:
             module.training = mode
-    return Features(**tables, classes=splits.classes, factor_names=tuple(splits.train.factor_names), pairs=pairs)
+    return Features(
+        train=tables["train"],
+        held_out=tables["held_out"],
+        test=tables["test"],
+        classes=splits.classes,
+        factor_names=splits.train.factor_names,
+        pairs=pairs,
+    )
 
 
 def accuracy(scores: Tensor, labels: Tensor, top: int = 1) -> float:
     """Percent of rows of scores (N, C) whose label is among the `top` largest; of equal scores the lower class wins."""
-    best = scores.sort(dim=1, descending=True, stable=True).indices[:, :top]
-    return 100 * float((best == labels[:, None]).any(1).double().mean())
+    own = scores.gather(1, labels[:, None])
+    before = torch.arange(scores.shape[1]) < labels[:, None]
+    rank = ((scores > own) | ((scores == own) & before)).sum(1)
+    return 100 * float((rank < top).double().mean())
 
 
-def _table(encoder: nn.Module, images: Images, splits: Splits, device: Any, batch: int, name: str) -> Table:
-    parts = [encoder(plain(p.to(device), splits.mean, splits.std)).float().cpu() for p in images.pixels.split(batch)]
-    return Table(_finite(torch.cat(parts), name), images.labels.cpu(), images.factors.cpu())
-
-
-def _pair(
-    encoder: nn.Module,
-    images: Images,
-    splits: Splits,
-    looks: list[View],
-    seed: int,
-    device: Any,
-    batch: int,
-    name: str,
-) -> tuple[Tensor, Tensor]:
-    sides: tuple[list[Tensor], list[Tensor]] = ([], [])
-    for number, pixels in enumerate(images.pixels.split(batch)):
-        pixels = pixels.to(device)
-        draws = Draws(generator(seed, "pairs of", name, number), device)
-        for side, view in zip(sides, make_views((pixels, pixels), looks, draws, splits.mean, splits.std), strict=True):
-            side.append(encoder(view).float().cpu())
-    first, second = (_finite(torch.cat(side), name) for side in sides)
-    return first, second
-
-
-def _finite(x: Tensor, name: str) -> Tensor:
+def _joined(parts: list[Tensor], name: str) -> Tensor:
+    x = torch.cat(parts)
     bad = int((~x.isfinite().all(1)).sum())
     if bad:
         raise RunFailed(

@@ -72,7 +72,7 @@ class Training:
                 params = [p for p in group.params if (p.ndim != 1) == decayed]
                 if params:
                     groups.append({"params": params, "decayed": decayed, **shared})
-        self.main = self._main(groups)
+        self.main = self._main(groups) if groups else None  # raw pixels have nothing to train
         self.own = torch.optim.Adam(own) if own else None
 
     def _main(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -118,16 +118,17 @@ class Training:
                 for p in params:
                     p.grad = None  # DINO freezes after clipping (main_dino.py, cancel_gradients_last_layer)
         lr, decay = self.lr(clock), self.weight_decay(clock)
-        for group in self.main.param_groups:
+        for group in self.main.param_groups if self.main else ():
             group["lr"] = (self.peak if group["fixed_lr"] else lr) * group["lr_scale"]
             group["weight_decay"] = decay if group["decayed"] else 0.0
         for optimiser in filter(None, (self.main, self.own)):
             optimiser.step()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"main": self.main.state_dict(), "own": self.own.state_dict() if self.own else None}
+        return {"main": self.main.state_dict() if self.main else None, "own": self.own.state_dict() if self.own else None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.main.load_state_dict(state["main"])
+        if self.main:
+            self.main.load_state_dict(state["main"])
         if self.own:
             self.own.load_state_dict(state["own"])

@@ -147,7 +147,7 @@ def crop(pixels: Tensor, box: Tensor, flip: Tensor, px: int) -> Tensor:
 
 
 def _resizing(start: Tensor, length: Tensor, size: int, px: int) -> Tensor:
-    """(B, px, size): weights of source pixels in each result pixel. A triangle as wide as the box's scale, at least 1."""
+    """(B, px, size): weights of source pixels in each result pixel: a triangle as wide as the scale, at least 1."""
     scale = (length / px)[:, None, None]
     centre = start[:, None, None] + scale * (torch.arange(px, device=start.device) + 0.5)[:, None]
     source = torch.arange(size, device=start.device)
@@ -161,7 +161,7 @@ def _two_sided(rows: Tensor, columns: Tensor, x: Tensor) -> Tensor:
     """rows @ x @ columns^T for each image and channel: (B, P, H), (B, P, W), (B, 3, H, W) -> (B, 3, P, P)."""
     B, C, H, W = x.shape
     x = torch.bmm(x.reshape(B, C * H, W), columns.transpose(1, 2))
-    return torch.matmul(rows[:, None], x.view(B, C, H, -1))
+    return torch.matmul(rows[:, None], x.view(B, C, H, columns.shape[1]))
 
 
 def luminance(x: Tensor) -> Tensor:
@@ -192,8 +192,8 @@ def jitter(x: Tensor, factors: Tensor, order: Tensor, hue: bool = True) -> Tenso
 def shift_hue(x: Tensor, turns: Tensor) -> Tensor:
     """Hue of (B, 3, H, W) turned by (B,) turns; value and chroma stay."""
     red, green, blue = x.unbind(dim=1)
-    low, value = torch.aminmax(x, dim=1)
-    chroma = value - low
+    value = torch.maximum(torch.maximum(red, green), blue)  # faster than a reduction over three
+    chroma = value - torch.minimum(torch.minimum(red, green), blue)
     safe = torch.where(chroma == 0, 1.0, chroma)
     sixths = torch.where(
         value == red,

@@ -1,5 +1,6 @@
 """Optimisers against restatements of the papers' updates, and the official code's numbers."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -118,7 +119,7 @@ def test_a_group_of_its_own_adam_keeps_its_rate_and_its_state_is_saved() -> None
     assert (method.last.detach() - before).abs().max() == pytest.approx(3e-4, rel=1e-4)
     other, resumed = build()
     other.load_state_dict(method.state_dict())
-    resumed.load_state_dict(training.state_dict())
+    resumed.load_state_dict(copy.deepcopy(training.state_dict()))
     for step in (1, 2):
         training.step(method.loss(), Clock(step, 10, 5))
         resumed.step(other.loss(), Clock(step, 10, 5))

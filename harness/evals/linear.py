@@ -1,7 +1,7 @@
 """Offline linear probe: multinomial logistic regression on frozen, standardised features, without augmentation.
 
 Features are standardised with the mean and standard deviation of train and fitted on train by full-batch L-BFGS. The L2
-strength is the one of a fixed grid with the best top-1 on held_out (the stronger of equals); held_out is never trained on.
+strength is the one of a fixed grid with the best top-1 on held_out (the stronger of equals); no fit sees held_out.
 The published linear probes train by SGD with augmentation, each paper in its own way: this one has no learning rate to
 tune and gives the same number twice, but its values are not theirs.
 """

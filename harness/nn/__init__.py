@@ -1,18 +1,24 @@
-"""What several papers share: heads, teachers, schedules, collectives, latent pairs. Methods build on this and `harness.api`."""
+"""What several papers share: heads, teachers, schedules, collectives, latents. Methods use this and `harness.api`."""
 
 from harness.nn.collectives import all_gather, all_mean, all_sum, rank, world_size
-from harness.nn.heads import mlp
+from harness.nn.heads import UnitLinear, mlp
+from harness.nn.multicrop import multi_crop
+from harness.nn.precision import full_precision
 from harness.nn.schedules import cosine, linear, warmup_cosine
-from harness.nn.teacher import Teacher
+from harness.nn.teacher import Average, Teacher
 
 __all__ = [
+    "Average",
     "Teacher",
+    "UnitLinear",
     "all_gather",
     "all_mean",
     "all_sum",
     "cosine",
+    "full_precision",
     "linear",
     "mlp",
+    "multi_crop",
     "rank",
     "warmup_cosine",
     "world_size",

@@ -10,12 +10,18 @@ class Teacher(nn.Module):
     """A copy of `student` without gradient; parameters move by `update`.
 
     Its buffers are its own: in training mode its batch norms keep statistics of what it sees (BYOL, DINO, SSL-HSIC and
-    AdaSSL average parameters only).
+    AdaSSL average parameters only). It drops nothing: dropout and stochastic depth are for the student alone
+    (facebookresearch/dino@7c446df, main_dino.py, gives its teacher no drop path).
     """
 
     def __init__(self, student: nn.Module) -> None:
         super().__init__()
         self.network = copy.deepcopy(student).requires_grad_(False)
+        for module in self.network.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+            elif isinstance(getattr(module, "drop_prob", None), float):  # timm's DropPath
+                module.drop_prob = 0.0  # type: ignore[assignment]
 
     @torch.no_grad()
     def forward(self, *args: torch.Tensor) -> torch.Tensor:
@@ -26,3 +32,25 @@ class Teacher(nn.Module):
         """teacher <- momentum * teacher + (1 - momentum) * student."""
         for slow, fast in zip(self.network.parameters(), student.parameters(), strict=True):
             slow.lerp_(fast.detach(), 1 - momentum)
+
+
+class Average(nn.Module):
+    """The running mean of a network's parameters, for evaluation; its buffers are the network's newest.
+
+    Zero-debiased (google-deepmind/ssl_hsic@d7ea38d, experiment.py): after `count` updates the weights decay^0,
+    decay^1, ... of the parameters seen so far, newest first, are normalised to sum 1. Before the first update it is
+    the network as initialised.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, decay: float, count: int) -> None:
+        """Take in the parameters of `network`; this is update number `count`, counted from 1."""
+        weight = (1 - decay) / (1 - decay**count)
+        for mean, new in zip(self.network.parameters(), network.parameters(), strict=True):
+            mean.lerp_(new.detach(), weight)
+        for own, newest in zip(self.network.buffers(), network.buffers(), strict=True):
+            own.copy_(newest)

@@ -1,0 +1,77 @@
+"""VICReg: keep the two views close, each dimension alive, and the dimensions uncorrelated.
+
+Paper    Bardes, Ponce & LeCun, ICLR 2022, arXiv:2105.04906, eqs. 1, 2, 5 and 6, Algorithm 1.
+Oracle   facebookresearch/vicreg@4e12602, main_vicreg.py, class VICReg.
+Departs  Nothing from the oracle. From the paper, as the oracle: invariance is a mean over D too (eq. 5 sums), variance
+         is halved.
+Shapes   B images on this process, N = B * world size, D = widths[-1].
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness.api import Backbone, Batch, Method, MethodConfig, Step, coefficient
+from harness.nn import all_gather, full_precision, mlp
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(MethodConfig):
+    """The published setting; Table 7 varies invariance and variance from 0 to 50 at covariance 0 or 1."""
+
+    title: ClassVar[str] = "VICReg"
+
+    widths: tuple[int, ...] = (
+        8192,
+        8192,
+        8192,
+    )  # expander (main_vicreg.py, --mlp); Table 12 varies it from 256 to 16384
+    invariance: float = coefficient(25.0, low=1.0, high=50.0, source="lambda, eq. 6; range of Table 7")
+    variance: float = coefficient(25.0, low=1.0, high=50.0, source="mu, eq. 6; range of Table 7")
+    covariance: float = coefficient(1.0, low=0.1, high=10.0, source="nu, eq. 6; range ours, a decade to each side")
+
+    def build(self, backbone: Backbone) -> "VICReg":
+        return VICReg(self, backbone)
+
+
+class VICReg(Method[Config]):
+    def __init__(self, config: Config, backbone: Backbone) -> None:
+        super().__init__(config, backbone)
+        self.expander = mlp(backbone.width, *config.widths)
+
+    def step(self, batch: Batch) -> Step:
+        features = [self.backbone(view) for view in batch.views]  # one pass per view: batch norm sees one at a time
+        a_BD, b_BD = (self.expander(f) for f in features)
+        terms = vicreg_terms(a_BD, b_BD)
+        k = self.config
+        loss = k.invariance * terms["invariance"] + k.variance * terms["variance"] + k.covariance * terms["covariance"]
+        return Step(loss, terms, features[0], a_BD)
+
+
+@full_precision
+def vicreg_terms(a_BD: Tensor, b_BD: Tensor) -> dict[str, Tensor]:
+    """The three unweighted terms; statistics are those of the joined batch of all processes."""
+    a_ND, b_ND = all_gather(a_BD), all_gather(b_BD)
+    return {
+        "invariance": F.mse_loss(a_BD, b_BD),  # eq. 5 / D; of the local shard, averaging gradients makes it global
+        "variance": (hinge_std(a_ND) + hinge_std(b_ND)) / 2,  # eq. 1, halved
+        "covariance": off_diagonal_energy(a_ND) + off_diagonal_energy(b_ND),  # Algorithm 1
+    }
+
+
+def hinge_std(z_ND: Tensor) -> Tensor:
+    """Mean over dimensions of how far the standard deviation falls short of 1 (eqs. 1 and 2, eps = 1e-4)."""
+    return F.relu(1 - torch.sqrt(z_ND.var(dim=0) + 1e-4)).mean()
+
+
+def off_diagonal_energy(z_ND: Tensor) -> Tensor:
+    """Sum of the squared off-diagonal entries of the covariance matrix C, over D."""
+    N, D = z_ND.shape
+    z_ND = z_ND - z_ND.mean(dim=0)
+    # |Z'Z| = |ZZ'|: the smaller of the two products gives sum C^2; C_jj = |z_j|^2 / (N - 1)
+    product = z_ND @ z_ND.T if N < D else z_ND.T @ z_ND
+    diagonal_D = z_ND.square().sum(dim=0)
+    return (product.square().sum() - diagonal_D.square().sum()) / ((N - 1) ** 2 * D)

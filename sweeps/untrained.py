@@ -1,0 +1,31 @@
+"""Controls: the network as initialised, and the pixels themselves."""
+
+from dataclasses import replace
+
+from harness.recipe import Budget, Recipe
+from methods import untrained
+from sweeps import _bases
+
+
+def untrained_digits_r10w16_e0() -> Recipe:
+    """What the network gives before any training."""
+    return _control(_bases.digits(untrained.Config()))
+
+
+def untrained_digits_pixels_e0() -> Recipe:
+    """What the images give without a network."""
+    return replace(_control(_bases.digits(untrained.Config())), encoder=_bases.PIXELS)
+
+
+def untrained_factors_r10w16_e0() -> Recipe:
+    """What the network gives before any training."""
+    return _control(_bases.factors(untrained.Config()))
+
+
+def untrained_factors_pixels_e0() -> Recipe:
+    """What the images give without a network."""
+    return replace(_control(_bases.factors(untrained.Config())), encoder=_bases.PIXELS)
+
+
+def _control(recipe: Recipe) -> Recipe:
+    return replace(recipe, budget=Budget(epochs=0, batch=recipe.budget.batch), views=())

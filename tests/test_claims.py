@@ -1,0 +1,212 @@
+"""The strict loader of claims, and the claims that are committed."""
+
+import json
+import tomllib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness import claims
+from harness.errors import BadClaim
+
+FOLDER = Path(__file__).resolve().parent.parent / "results" / "claims"
+PAPER = {"title": "T", "authors": "A", "venue": "V", "arxiv": "2105.04906"}
+
+
+def source(quote: str) -> dict[str, Any]:
+    return {
+        "kind": "paper", "where": "arXiv", "at": "v3", "table": "Table 1", "row": "VICReg", "column": "top-1",
+        "quote": quote, "read_by": ["reader 2026-01-01"],
+    }  # fmt: skip
+
+
+def value(**changes: Any) -> dict[str, Any]:
+    return {
+        "id": "p/t1/top1", "kind": "value", "recipe": "", "dataset": "imagenet-1k", "split": "test",
+        "protocol": "linear", "metric": "top1", "unit": "percent", "value": "73.20",
+        "spread": {"kind": "unstated"}, "seeds": {"kind": "unstated"}, "selection": "unstated",
+        "scale": "paper", "tolerance": {"value": "0.5", "why": "because"},
+        "source": source("| VICReg | 73.20 |"),
+    } | changes  # fmt: skip
+
+
+def collapse(**changes: Any) -> dict[str, Any]:
+    return {
+        "id": "p/t7/collapse", "kind": "collapse", "recipe": "vicreg_digits", "expect": "collapse", "value": "collapse",
+        "dataset": "digits", "seeds": {"kind": "unstated"}, "selection": "unstated",
+        "scale": "reduced", "reduced": "all", "source": source("| 1 | 0 | 0 | collapse |"),
+    } | changes  # fmt: skip
+
+
+def ordering(**changes: Any) -> dict[str, Any]:
+    return {
+        "id": "p/t7/beats", "kind": "ordering", "better": "a", "worse": "b",
+        "better_value": "68.6", "worse_value": "57.5", "dataset": "digits", "split": "test",
+        "protocol": "knn", "metric": "top1", "unit": "percent",
+        "margin": {"value": "0", "why": "an order"}, "seeds": {"kind": "unstated"}, "selection": "unstated",
+        "scale": "reduced", "reduced": "all", "source": source("| 68.6 |\n| 57.5 |"),
+    } | changes  # fmt: skip
+
+
+def load(*items: dict[str, Any], recipes: set[str] | None = None) -> claims.File:
+    return claims.parse({"schema": 1, "paper": PAPER, "claim": list(items)}, "p.toml", recipes)
+
+
+def refuse(item: dict[str, Any], recipes: set[str] | None = None) -> str:
+    with pytest.raises(BadClaim) as caught:
+        load(item, recipes=recipes)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def without(item: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in item.items() if key != name}
+
+
+def test_a_good_file_loads() -> None:
+    loaded = load(value(), collapse(), ordering(), recipes={"vicreg_digits", "a", "b"}).claims
+    assert [type(claim).__name__ for claim in loaded] == ["Value", "Collapse", "Ordering"]
+    assert isinstance(loaded[0], claims.Value)
+    assert loaded[0].half_unit == pytest.approx(0.005)
+    assert loaded[2].recipes == ("a", "b")
+
+
+def test_an_unquoted_number() -> None:
+    assert refuse(value(value=73.2)) == (
+        "p.toml claim 1 (p/t1/top1): value = 73.2 must be quoted, so that its printed digits survive"
+    )
+    message = refuse(value(tolerance={"value": 0.5, "why": "x"}))
+    assert message.endswith("tolerance.value = 0.5 must be quoted, so that its printed digits survive")
+
+
+def test_unknown_missing_and_wrong_fields() -> None:
+    assert (
+        refuse(value(tolerence="1"))
+        == "p.toml claim 1 (p/t1/top1): unknown field 'tolerence'; did you mean 'tolerance'?"
+    )
+    assert refuse(without(value(), "spread")) == "p.toml claim 1 (p/t1/top1): field 'spread' is missing"
+    assert refuse(value(kind="number")).endswith("kind = 'number', expected one of value, ordering, collapse")
+    assert refuse(without(value(), "kind")).endswith(
+        "field 'kind' is missing; expected one of value, ordering, collapse"
+    )
+    assert "source.quote" in refuse(value(source=without(source("73.20"), "quote")))
+    assert refuse(value(source=source("73.20") | {"kind": "memory"})).endswith(
+        "source.kind = 'memory', expected one of paper, supplement, repository, erratum, transcription"
+    )
+    assert refuse(value(selection="best")).endswith("expected one of last, best-on-val, best-on-test, unstated")
+    assert refuse(value(seeds="three")).endswith("seeds is 'three', expected a table { ... }")
+    assert refuse(value(seeds={"kind": "count", "value": "3"})).endswith("seeds.value = '3' must be a whole number")
+    assert refuse(value(metric="")).endswith('metric is empty; "unstated" is a value, an empty text is not')
+    assert refuse(value(source=source("73.20") | {"read_by": "me"})).endswith("read_by = 'me' must be a list of texts")
+
+
+def test_what_fields_say_together() -> None:
+    assert "'73.20' does not stand in source.quote '| VICReg | 73.2 |'" in refuse(
+        value(source=source("| VICReg | 73.2 |"))
+    )
+    assert "'57.5' does not stand in" in refuse(ordering(source=source("| 68.6 |")))
+    assert "a value cannot be checked at a reduced scale" in refuse(value(scale="reduced", reduced="all"))
+    assert "`reduced` says what our recipe changes" in refuse(without(collapse(), "reduced"))
+    assert "read_by is empty" in refuse(value(source=source("73.20") | {"read_by": []}))
+    assert "spread needs a value" in refuse(value(spread={"kind": "std"}))
+    assert "seeds needs a value" in refuse(value(seeds={"kind": "unstated", "value": 3}))
+    assert "must be a number of at least 0" in refuse(value(tolerance={"value": "-1", "why": "x"}))
+    assert "value = 'collapse' must be a number" in refuse(value(value="collapse", source=source("collapse")))
+
+
+def test_a_recipe_that_does_not_exist_and_a_used_id() -> None:
+    message = refuse(collapse(recipe="vicreg_digit"), recipes={"vicreg_digits", "byol_digits"})
+    assert message == "p.toml claim 1 (p/t7/collapse): no recipe 'vicreg_digit'; did you mean 'vicreg_digits'?"
+    with pytest.raises(BadClaim, match=r"claim 2 \(p/t1/top1\): a claim before it has the same id"):
+        load(value(), value())
+
+
+def test_files(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("schema = 1\nvalue = no\n")
+    with pytest.raises(BadClaim, match=r"^a\.toml is not TOML: .*line 2"):
+        claims.load(tmp_path / "a.toml")
+    (tmp_path / "a.toml").write_text(dump([value()]))
+    (tmp_path / "b.toml").write_text(dump([value()]))
+    with pytest.raises(BadClaim, match=r"^b\.toml: id 'p/t1/top1' is taken by a\.toml"):
+        claims.load_all(tmp_path)
+    with pytest.raises(BadClaim, match=r"^b\.toml: schema = 2, expected 1"):
+        claims.parse({"schema": 2, "paper": PAPER, "claim": []}, "b.toml")
+    with pytest.raises(BadClaim, match=r"^cannot read .*: No such file"):
+        claims.load(tmp_path / "c.toml")
+
+
+def dump(items: list[dict[str, Any]]) -> str:
+    """TOML of plain claims, for the round trip."""
+
+    def inline(node: Any) -> str:
+        if isinstance(node, dict):
+            return "{ " + ", ".join(f"{key} = {inline(item)}" for key, item in node.items()) + " }"
+        if isinstance(node, list | tuple):
+            return "[" + ", ".join(map(inline, node)) + "]"
+        return json.dumps(node, ensure_ascii=False)
+
+    lines = ["schema = 1", f"paper = {inline(PAPER)}"]
+    for item in items:
+        lines += ["[[claim]]"] + [f"{key} = {inline(node)}" for key, node in item.items()]
+    return "\n".join(lines)
+
+
+TEXT = st.text(
+    st.characters(min_codepoint=32, max_codepoint=0x2FFF, exclude_characters="\x7f"), min_size=1, max_size=20
+)
+DIGITS = st.decimals(0, 100, places=2).map(str)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    text=TEXT,
+    number=DIGITS,
+    tolerance=DIGITS,
+    seeds=st.integers(0, 9),
+    made=st.sampled_from([value, ordering, collapse]),
+)
+def test_claims_round_trip(text: str, number: str, tolerance: str, seeds: int, made: Any) -> None:
+    item = made(id=text, seeds={"kind": "count", "value": seeds} if seeds else {"kind": "unstated"})
+    item["source"] = item["source"] | {"quote": f"{text} {number} {item['source']['quote']}", "row": text}
+    if made is value:
+        item |= {"value": number, "tolerance": {"value": tolerance, "why": text}}
+    first = claims.parse(tomllib.loads(dump([item])), "p.toml").claims[0]
+    plain = asdict(first)
+    if plain["seeds"]["kind"] == "unstated":
+        del plain["seeds"]["value"]
+    for name in ("spread", "reduced"):
+        if plain.get(name) == {"kind": "unstated", "value": ""}:
+            plain[name] = {"kind": "unstated"}
+        elif plain.get(name) == "":
+            del plain[name]
+    assert claims.parse(tomllib.loads(dump([plain])), "p.toml").claims[0] == first
+    assert first.source.quote.startswith(text)
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.toml")), ids=lambda path: path.stem)
+def test_committed_claims_load_and_name_their_source(path: Path) -> None:
+    file = claims.load(path)
+    assert file.claims
+    for claim in file.claims:
+        assert claim.id.startswith(f"{path.stem}/")
+
+
+def test_vicreg_table_7_is_complete() -> None:
+    loaded = claims.load(FOLDER / "vicreg.toml").claims
+    cells = {claim.id: claim for claim in loaded if isinstance(claim, claims.Collapse)}
+    assert len(cells) == 11
+    assert sum(claim.expect == "collapse" for claim in cells.values()) == 6
+    for claim in cells.values():
+        assert (claim.value == "collapse") == (claim.expect == "collapse")
+        coefficients = claim.source.quote.strip("| ").split(" | ")[1:4]
+        assert claim.id.split("/")[2] == "l{}-m{}-n{}".format(*coefficients)
+        assert claim.recipe.endswith("_l{}_m{}_n{}".format(*coefficients)) or coefficients == ["25", "25", "1"]
+    assert len({claim.recipe for claim in cells.values()}) == 11
+    for claim in loaded:
+        if isinstance(claim, claims.Ordering):
+            assert float(claim.better_value) > float(claim.worse_value)

@@ -1,0 +1,118 @@
+"""The command line as a user meets it: speed of --help, exit codes, one line per mistake."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from harness import cli, registry
+
+ROOT = Path(__file__).resolve().parent.parent
+RECIPE = "vicreg_digits_r10w16_e60"
+QUICK = ["--set", "budget.epochs=1", "budget.warmup=0", "data.train_images=512"]
+
+
+def call(*words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    code = cli.call(list(words))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_help_is_fast_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, harness.cli\n"
+        "try: harness.cli.call(['--help'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "print(sorted({'torch', 'mlflow', 'pandas', 'timm', 'datasets', 'numpy'} & set(sys.modules)), file=sys.stderr)"
+    )
+    best = float("inf")
+    for _ in range(3):  # the best of three: a busy machine is not a slow program
+        begun = time.monotonic()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+        best = min(best, time.monotonic() - begun)
+    assert done.stderr.strip() == "[]"
+    for command in ("demo", "list", "show", "run", "eval", "sync", "leaderboard", "check", "export", "doctor"):
+        assert command in done.stdout
+    assert best < 0.5
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "vicrek_digits_r10w16_e60"], rf"harness: no recipe 'vicrek_digits_r10w16_e60'; did you mean '{RECIPE}'?"),
+        (["run", RECIPE, "--set", "optimiser.lt=3"], "harness: no setting 'lt'; did you mean 'lr'?"),
+        (["run", RECIPE, "--set", "data.name=digitz"], "harness: no data set 'digitz'; did you mean 'digits'?"),
+        (["run", RECIPE, "--set", "encoder.name=resnet18_small_stam"], "harness: no encoder 'resnet18_small_stam'"),
+        (["run", RECIPE, "--set", "budget.batch=4096"], "batch 4096 is larger than the 1257 training images of 'digits'; lower"),
+        (["eval", RECIPE, "knm"], "harness: no protocol 'knm'; did you mean 'knn'?"),
+        (["eval", RECIPE, "knn"], "harness: no finished run at"),
+        (["export", RECIPE, "x.safetensors"], "harness: no finished run at"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = call(*words, "--runs", str(tmp_path), capsys=capsys)
+    assert code == 2
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+    assert out == ""
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = call("show", "nothing", "--debug", capsys=capsys)
+    assert code == 2
+    assert "Traceback" in err
+
+
+def test_list_and_show(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call("list", capsys=capsys)
+    assert code == 0
+    assert RECIPE in out
+    assert "VICReg" in call("list", "methods", capsys=capsys)[1]
+    assert "knn" in call("list", "protocols", capsys=capsys)[1]
+    assert "digits" in call("list", "data", capsys=capsys)[1]
+    shown = json.loads(call("show", RECIPE, "--set", "method.variance=7", capsys=capsys)[1])
+    assert shown["method"]["variance"] == 7.0
+    assert shown["digest"] == registry.recipe(RECIPE, ("method.variance=7",)).digest
+
+
+def test_run_eval_export_and_leaderboard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = ["--runs", str(tmp_path)]
+    code, out, err = call("run", RECIPE, *QUICK, *runs, capsys=capsys)
+    assert code == 0, err
+    assert "complete" in out
+    assert "knn_k20_t0.07" in out
+    code, out, _ = call("eval", RECIPE, "knn", "factor_regression", *QUICK, *runs, capsys=capsys)
+    assert code == 2, "digits have no factors"
+    code, out, _ = call("eval", RECIPE, "knn", *QUICK, *runs, capsys=capsys)
+    assert code == 0
+    target = tmp_path / "encoder.safetensors"
+    code, out, _ = call("export", RECIPE, str(target), *QUICK, *runs, capsys=capsys)
+    assert code == 0
+    assert f"checkpoint_path={str(target)!r}" in out
+    model = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", "import harness\n" + out.partition("\n")[2] + "\nprint(model.num_features)"],
+        capture_output=True, text=True, check=True, cwd=ROOT,
+    )  # fmt: skip
+    assert model.stdout.strip().splitlines()[-1] == "128"
+    code, out, _ = call("leaderboard", *runs, "--overridden", capsys=capsys)
+    assert code == 0
+    assert "VICReg" in out
+    code, out, _ = call("check", *runs, capsys=capsys)
+    assert code == 0
+
+
+def test_doctor_finds_this_machine_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call("doctor", "--runs", str(tmp_path), capsys=capsys)
+    assert code == 0, out
+    assert "torch" in out
+
+
+def test_doctor_reports_an_unwritable_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    code, out, _ = call("doctor", "--runs", str(tmp_path / "file" / "runs"), capsys=capsys)
+    assert code == 1
+    assert "WRONG runs" in out

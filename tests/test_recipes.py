@@ -1,0 +1,125 @@
+"""Recipes: all of them build and are consistent; names, digests, overrides and refusals."""
+
+from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
+from typing import Any
+
+import pytest
+from harness import registry
+from harness.errors import BadRecipe, UnknownName
+from harness.recipe import Recipe, check
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+NAMES = sorted(registry.recipe_names())
+ONE = "vicreg_digits_r10w16_e60"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_is_whole_and_named_after_its_parts(name: str) -> None:
+    recipe = registry.recipe(name)
+    assert recipe.name == name
+    assert recipe.data.name in name
+    assert f"_e{recipe.budget.epochs}" in name
+    assert recipe.evals
+    getter = getattr(registry.load("sweeps", registry.recipe_names()[name]), name)
+    assert getter.__doc__, "a recipe says what it follows"
+
+
+def test_digests_are_distinct() -> None:
+    assert len({registry.recipe(name).digest for name in NAMES}) == len(NAMES)
+
+
+def leaves(node: Any, path: str = "") -> list[tuple[str, Any]]:
+    if is_dataclass(node):
+        return [leaf for f in fields(node) for leaf in leaves(getattr(node, f.name), f"{path}.{f.name}" if path else f.name)]
+    if isinstance(node, tuple):
+        return [leaf for i, item in enumerate(node) for leaf in leaves(item, f"{path}.{i}")]
+    return [(path, node)]
+
+
+NUMBERS = [
+    path
+    for path, value in leaves(registry.recipe(ONE))
+    if isinstance(value, float | int) and not isinstance(value, bool) and not path.startswith(("evals", "name", "overrides"))
+]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(NUMBERS), st.integers(1, 7))
+def test_every_number_of_a_recipe_changes_its_digest(path: str, by: int) -> None:
+    before = registry.recipe(ONE)
+    value = dict(leaves(before))[path]
+    after = registry.override(before, f"{path}={value + by}")
+    assert after.digest != before.digest
+    assert registry.override(after, f"{path}={value}").digest == before.digest
+
+
+def test_name_and_evaluations_do_not_change_the_digest() -> None:
+    recipe = registry.recipe(ONE)
+    assert replace(recipe, name="other", evals=()).digest == recipe.digest
+
+
+def test_recipes_are_frozen_all_the_way() -> None:
+    recipe = registry.recipe(ONE)
+    with pytest.raises(FrozenInstanceError):
+        recipe.budget.epochs = 3  # type: ignore[misc]
+    for path, value in leaves(recipe):
+        assert value is None or isinstance(value, bool | int | float | str), path
+
+
+def test_overrides_are_stored() -> None:
+    recipe = registry.recipe(ONE, ("optimiser.lr=1", "views.0.flip=0.5", "data.train_images=200"))
+    assert recipe.optimiser.lr == 1.0
+    assert isinstance(recipe.optimiser.lr, float)
+    assert recipe.views[0].flip == 0.5
+    assert recipe.data.train_images == 200
+    assert recipe.overrides == ("optimiser.lr=1", "views.0.flip=0.5", "data.train_images=200")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        ("optimiser.lt=1", UnknownName, r"no setting 'lt'; did you mean 'lr'\?; in override 'optimiser.lt=1'"),
+        ("optimizer.lr=1", UnknownName, r"no setting 'optimizer'; did you mean 'optimiser'\?"),
+        ("views.7.flip=1", UnknownName, "no position '7'; known: 0, 1"),
+        ("optimiser.lr", BadRecipe, "not of the form path=value"),
+        ("optimiser.lr=fast", BadRecipe, r"override 'optimiser.lr=fast': expected float \(now .*\), got 'fast'"),
+        ("budget.epochs=1.5", BadRecipe, "expected int"),
+        ("name=x", BadRecipe, "not settings"),
+        ("budget.warmup=99", BadRecipe, "warm-up of 99 epochs is longer than the run of 60; lower budget.warmup"),
+        ("budget.batch=1", BadRecipe, "batch 1 is under the 2 that VICReg needs; raise budget.batch"),
+        ("optimiser.name=lamb", BadRecipe, "optimiser.name is 'lamb', expected"),
+    ],
+)
+def test_bad_overrides_are_one_clear_line(text: str, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message) as caught:
+        registry.recipe(ONE, (text,))
+    assert "\n" not in str(caught.value)
+
+
+def test_views_that_the_method_cannot_use_are_refused() -> None:
+    recipe = registry.recipe(ONE)
+    with pytest.raises(BadRecipe, match=r"VICReg needs the views \[global of element 0, global of element 1\]; the recipe gives"):
+        check(replace(recipe, views=recipe.views[:1]))
+    local = replace(recipe.views[0], role="local")
+    with pytest.raises(BadRecipe, match="VICReg needs the views"):
+        check(replace(recipe, views=(*recipe.views, local)))
+
+
+def test_unknown_names_offer_the_nearest() -> None:
+    with pytest.raises(UnknownName, match=rf"no recipe 'vicreg_digit_r10w16_e60'; did you mean '{ONE}'\?"):
+        registry.recipe("vicreg_digit_r10w16_e60")
+    with pytest.raises(UnknownName, match=r"no method 'vicreq'; did you mean 'vicreg'\?; to add one, write methods/vicreq.py"):
+        registry.load("methods", "vicreq")
+    with pytest.raises(UnknownName, match=r"no protocol 'knm'; did you mean 'knn'\?"):
+        registry.load("harness.evals", "knm")
+
+
+def test_resolved_recipe_holds_no_module_path() -> None:
+    text = str([registry.recipe(name).resolved() for name in NAMES])
+    assert "methods." not in text
+    assert "harness." not in text
+
+
+def test_a_recipe_is_one_function() -> None:
+    assert all(isinstance(registry.recipe(name), Recipe) for name in NAMES)
