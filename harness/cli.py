@@ -164,53 +164,53 @@ def eval_(
 
 
 @app.command
-def sync(runs: Path | None = None, uri: str | None = None) -> None:
+def sync(runs: Path | None = None, mlflow: str | None = None) -> None:
     """Send run directories to MLflow; safe to repeat, also while runs are live.
 
     Args:
         runs: where run directories are.
-        uri: MLflow tracking URI (else an SQLite file beside the runs).
+        mlflow: tracking URI (else an SQLite file beside the runs).
     """
     from harness import tracking
 
     root = _root(runs)
-    say(str(tracking.sync(root, uri)))
-    say(f"look at them: mlflow ui --backend-store-uri {uri or tracking.default_uri(root)}")
+    say(str(tracking.sync(root, mlflow)))
+    say(f"look at them: mlflow ui --backend-store-uri {mlflow or tracking.default_uri(root)}")
 
 
 @app.command
 def leaderboard(
-    runs: Path | None = None, uri: str | None = None, dataset: str | None = None, overridden: bool = False
+    runs: Path | None = None, mlflow: str | None = None, dataset: str | None = None, overrides: bool = False
 ) -> None:
     """Print the tables of all runs, and write them as Markdown, CSV and one HTML page.
 
     Args:
         runs: where run directories are; the tables are written there too.
-        uri: MLflow tracking URI (else an SQLite file beside the runs).
+        mlflow: tracking URI (else an SQLite file beside the runs).
         dataset: only this data set.
-        overridden: also show runs whose recipe was overridden.
+        overrides: also show runs whose recipe was overridden.
     """
     from harness import commands
 
-    commands.show_leaderboard(_root(runs), uri, dataset, overridden)
+    commands.show_leaderboard(_root(runs), mlflow, dataset, overrides)
 
 
 @app.command
 def check(
-    claims: Positional[tuple[str, ...]] = (), runs: Path | None = None, uri: str | None = None, allow_dirty: bool = False, untried: bool = False
+    claims: Positional[tuple[str, ...]] = (), runs: Path | None = None, mlflow: str | None = None, allow_dirty: bool = False, untried: bool = False
 ) -> int:
     """Hold runs against what was claimed; exit code 1 if one differs or has regressed.
 
     Args:
         claims: only those whose id starts with one of these.
         runs: where run directories are.
-        uri: MLflow tracking URI (else an SQLite file beside the runs).
+        mlflow: tracking URI (else an SQLite file beside the runs).
         allow_dirty: judge runs of a checkout with uncommitted changes too.
         untried: also list claims that nobody has run.
     """
     from harness import commands
 
-    return commands.show_verdicts(_root(runs), uri, claims, allow_dirty, untried)
+    return commands.show_verdicts(_root(runs), mlflow, claims, allow_dirty, untried)
 
 
 @app.command

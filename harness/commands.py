@@ -2,15 +2,20 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from harness import registry
-from harness.errors import BadRecipe
-from harness.runs import RunDirectory, writable
+from harness.errors import BadRecipe, UnknownName
+from harness.runs import RunDirectory, writable, write_atomically
 from harness.watch import watch
+
+if TYPE_CHECKING:
+    import pandas
+
+    from harness.verdict import Verdict
 
 Run = tuple[str, int, tuple[str, ...]]  # recipe name, seed, overrides
 console = Console(width=None)
@@ -118,3 +123,57 @@ def export(recipe: str, seed: int, overrides: tuple[str, ...], to: Path, root: P
     first = "import harness.backbones  # registers the small-stem names\n" if "_small_stem" in line else ""
     return f"wrote {to}\n{first}import timm\nmodel = {line}"
 
+
+
+def judge(frame: "pandas.DataFrame", ids: Sequence[str], allow_dirty: bool) -> "list[Verdict]":
+    """Every claim whose id starts with one of `ids` (all, if none) against the runs of a `tracking.table`."""
+    from harness import claims, provenance, train, verdict
+
+    known = registry.recipe_names()
+    files = claims.load_all(registry.ROOT / "results" / "claims", known)
+    wanted = [claim for file in files for claim in file.claims if not ids or claim.id.startswith(tuple(ids))]
+    if ids and not wanted:
+        raise UnknownName("claim", ids[0], [claim.id for file in files for claim in file.claims])
+    current = {}
+    for name in {*frame["recipe"]} & {*known} if len(frame) else ():
+        recipe = registry.recipe(name)
+        current[name] = verdict.Current(recipe.digest, provenance.fingerprint(train.methods_of(recipe)))
+    promoted = verdict.load_records(registry.ROOT / "results" / "records")
+    return verdict.check(wanted, frame, current, promoted=promoted, allow_dirty=allow_dirty)
+
+
+def show_verdicts(root: Path, uri: str | None, ids: Sequence[str], allow_dirty: bool, untried: bool) -> int:
+    """Print the verdicts; returns the exit code."""
+    from harness import tracking, verdict
+
+    tracking.sync(root, uri)
+    verdicts = judge(tracking.table(uri or tracking.default_uri(root)), ids, allow_dirty)
+    shown = [v for v in verdicts if untried or v.word != "untried"]
+    table = Table("claim", "printed", "ours", "runs", "verdict", "why", title="claims against runs")
+    colours = {"reproduced": "green", "differs": "red", "regressed": "red", "undecided": "yellow"}
+    for v in shown:
+        word = f"[{colours[v.word]}]{v.text}[/]" if v.word in colours else v.text
+        more = f"; {v.more} further seeds would decide" if v.more else ""
+        table.add_row(v.id, v.printed, v.ours, " / ".join(map(str, v.n)), word, v.why + more)
+    console.print(table)
+    if left_out := len(verdicts) - len(shown):
+        console.print(f"{left_out} claims are untried; --untried lists them", highlight=False)
+    return verdict.exit_code(verdicts)
+
+
+def show_leaderboard(root: Path, uri: str | None, dataset: str | None, overrides: bool) -> Path:
+    """Print the tables, write leaderboard.md, .csv and .html beside the runs; returns the page's path."""
+    from harness import leaderboard, report, tracking
+
+    tracking.sync(root, uri)
+    frame = tracking.table(uri or tracking.default_uri(root), dataset=dataset)
+    board = leaderboard.leaderboard(frame, overrides=overrides)
+    leaderboard.show(board, console)
+    with writable(root):
+        root.mkdir(parents=True, exist_ok=True)
+    write_atomically(root / "leaderboard.md", leaderboard.to_markdown(board).encode())
+    leaderboard.write_csv(board, root / "leaderboard.csv")
+    curves = tracking.curves(root, frame["run"] if len(frame) else ())
+    page = root / "leaderboard.html"
+    report.write(page, frame, curves, judge(frame, (), allow_dirty=True), overrides=overrides)
+    return page

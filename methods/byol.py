@@ -2,7 +2,8 @@
 
 Paper    Grill et al., NeurIPS 2020, arXiv:2006.07733.
 Oracle   google-deepmind/deepmind-research@f5de0ed, byol/byol_experiment.py and byol/utils.
-Departs  The target starts as a copy (oracle: its own initialisation, which by its own comment made no difference).
+Departs  The target starts as a copy (oracle: its own initialisation, which by its own comment made no difference);
+         layers are initialised as torch does (oracle: as haiku does); the online probe is not part of the loss.
 Shapes   B images on this process, D = widths[-1].
 """
 

@@ -3,8 +3,9 @@
 Paper    Li, Pogodin, Sutherland & Gretton, NeurIPS 2021, arXiv:2106.08320, eqs. 4 and 5.
 Oracle   google-deepmind/ssl_hsic@d7ea38d, ssl_hsic/kernels.py and experiment.py.
 Departs  Frequencies follow the exact law, not a grid of 10,000 points on [0, 100]; all processes share a draw (oracle:
-         one per device); the target starts as a copy (oracle: its own initialisation). Without target, which the oracle
-         lacks: the projections of both views, no predictor.
+         one per device); the target starts as a copy (oracle: its own initialisation); layers are initialised as torch
+         does (oracle: as haiku does); the online probe is not part of the loss. Without target, which the oracle lacks:
+         the projections of both views, no predictor.
 Shapes   B images on this process, N = B * world size, K views, D = widths[-1], F random features.
 """
 
@@ -60,8 +61,7 @@ class SSLHSIC(Method[Config]):
         outputs = [self.projector(features_a), self.projector(features_b)]
         if self.config.with_target:
             outputs = [self.predictor(z) for z in outputs] + [self.target(b), self.target(a)]
-        z_BKD = F.normalize(torch.stack(outputs, dim=1), dim=-1, eps=1e-6)
-        terms = hsic_terms(z_BKD, self.scale, self.config.features, batch.draws)
+        terms = hsic_terms(torch.stack(outputs, dim=1), self.scale, self.config.features, batch.draws)
         loss = self.config.gamma * terms["gamma"] - terms["hsic_zy"] + terms["scale"]
         return Step(loss, terms, features_a, outputs[0], {"kernel_scale": self.scale.detach()})
 
@@ -82,7 +82,7 @@ class SSLHSIC(Method[Config]):
 @full_precision  # HSIC(Z, Z) is of order 1e-4 to 1e-3
 def hsic_terms(z_BKD: Tensor, scale: Tensor, features: int, draws: Draws) -> dict[str, Tensor]:
     """sqrt(HSIC(Z, Z)) and HSIC(Z, Y), which train the network only, and the objective that trains the scale only."""
-    z_NKD = all_gather(z_BKD)
+    z_NKD = all_gather(F.normalize(z_BKD, dim=-1, eps=1e-6))
     # one draw serves all views, else products across views estimate nothing; two draws, else HSIC(Z, Z) is inflated
     phi_NKF, other_NKF = (random_features(z_NKD, scale.detach(), features, draws) for _ in range(2))
     return {

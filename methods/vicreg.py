@@ -2,8 +2,8 @@
 
 Paper    Bardes, Ponce & LeCun, ICLR 2022, arXiv:2105.04906, eqs. 1, 2, 5 and 6, Algorithm 1.
 Oracle   facebookresearch/vicreg@4e12602, main_vicreg.py, class VICReg.
-Departs  Nothing from the oracle. From the paper, as the oracle: invariance is a mean over D too (eq. 5 sums), variance
-         is halved.
+Departs  From the oracle: the loss is computed in float32 also where the network is not. From the paper, as the oracle:
+         invariance is a mean over D too (eq. 5 sums), variance is halved.
 Shapes   B images on this process, N = B * world size, D = widths[-1].
 """
 

@@ -107,13 +107,14 @@ def test_mask_passes_the_gradient_of_the_soft_one() -> None:
     np.testing.assert_allclose(x.grad.numpy(), weight.numpy() * soft * (1 - soft) / 0.5, rtol=0, atol=1e-10)
 
 
-def test_mask_survives_the_ends_of_the_interval() -> None:
-    ends = torch.tensor([[0.0, 1.0]], requires_grad=True)
-    mask = bernoulli(ends * 0, torch.tensor([[0.0, 1.0]]))
+def test_mask_noise_stops_short_of_the_ends_of_the_interval() -> None:
+    ends = torch.tensor([20.0, -20.0], dtype=torch.float64, requires_grad=True)
+    mask = bernoulli(ends, torch.tensor([0.0, 1.0], dtype=torch.float64))
     mask.sum().backward()
-    assert mask.tolist() == [[0.0, 1.0]]
+    assert mask.tolist() == [1.0, 0.0]
+    soft = 1 / (1 + np.exp(-20.0) * (1 - 1e-6) / 1e-6)
     assert ends.grad is not None
-    assert bool(ends.grad.isfinite().all())
+    np.testing.assert_allclose(ends.grad.numpy(), soft * (1 - soft), rtol=1e-9, atol=0)
 
 
 def test_gaussian_sample_and_its_spread() -> None:
