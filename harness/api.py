@@ -133,7 +133,10 @@ class Draws:
 
 @dataclass
 class Batch:
-    """views: images (B, 3, H, W), normalised, ordered as `Requirements.views` then local ones; index: (B,) positions in the train split."""
+    """views: images (B, 3, H, W), normalised, ordered as `Requirements.views`, then local ones.
+
+    index: (B,) positions in the train split.
+    """
 
     views: list[Tensor]
     index: Tensor
@@ -222,7 +225,7 @@ class JointEmbedding(Method[ConfigT]):
 
     @abstractmethod
     def target(self, view: Tensor, embedding: Tensor) -> Tensor:
-        """What the other view is compared with: the embedding itself, or a teacher's embedding of the same view (B, D)."""
+        """What the other view is compared with: the embedding itself, or a teacher's of the same view (B, D)."""
 
     @abstractmethod
     def compare(self, predicted: tuple[Tensor, Tensor], targets: tuple[Tensor, Tensor]) -> Tensor:

@@ -22,10 +22,12 @@ RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 
 def _register_small_stem(name: str) -> None:
     def build(pretrained: bool = False, **options: Any) -> nn.Module:
-        model = timm.create_model(name, pretrained=pretrained, **options)
+        model: Any = timm.create_model(name, pretrained=pretrained, **options)
         old = model.conv1
         model.conv1 = nn.Conv2d(old.in_channels, old.out_channels, 3, stride=1, padding=1, bias=False)
-        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")  # as timm's ResNet.init_weights
+        nn.init.kaiming_normal_(
+            model.conv1.weight, mode="fan_out", nonlinearity="relu"
+        )  # as timm's ResNet.init_weights
         model.maxpool = nn.Identity()
         return model
 
@@ -40,7 +42,7 @@ for _name in RESNETS:
 class TimmBackbone(Backbone):
     def __init__(self, encoder: Encoder, px: int) -> None:
         super().__init__()
-        self.model = timm.create_model(encoder.name, num_classes=0, **dict(encoder.options))
+        self.model: nn.Module = timm.create_model(encoder.name, num_classes=0, **dict(encoder.options))
         self.width = _width(self.model, px)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,7 +67,9 @@ def build(encoder: Encoder, px: int) -> Backbone:
     try:
         return TimmBackbone(encoder, px)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        raise BadRecipe(f"encoder {encoder.name!r} with {dict(encoder.options)} cannot take {px} px images: {error}") from error
+        raise BadRecipe(
+            f"encoder {encoder.name!r} with {dict(encoder.options)} cannot take {px} px images: {error}"
+        ) from error
 
 
 def export(backbone: nn.Module, encoder: Encoder, path: Path) -> str:

@@ -38,7 +38,9 @@ def load(path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise BadCheckpoint(f"{path} holds more than tensors and plain values; it was not written by this harness") from error
+        raise BadCheckpoint(
+            f"{path} holds more than tensors and plain values; it was not written by this harness"
+        ) from error
     return state
 
 
@@ -56,7 +58,8 @@ def newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
             warnings.append(str(error))
     if files:
         raise BadCheckpoint(
-            f"no checkpoint in {folder} can be read: {', '.join(p.name for p in files)}; delete them to start this run again"
+            f"no checkpoint in {folder} can be read: {', '.join(p.name for p in files)}; "
+            "delete them to start this run again"
         )
     return None, []
 

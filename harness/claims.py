@@ -2,7 +2,8 @@
 
 Three kinds. `value`: our number equals the printed one. `ordering`: recipe `better` beats recipe `worse`. `collapse`:
 with this setting training collapses, or trains. An ordering or a collapse may be checked at a reduced scale, and then
-says what is reduced; a value may not. Every field and its meaning: results/README.md. No derived field is stored.
+says what is reduced; a value may not. Where the reduced scale is known not to show the pattern, `known` says so, and
+*differs* is expected. Every field and its meaning: results/README.md. No derived field is stored.
 """
 
 import tomllib
@@ -78,7 +79,10 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """What all kinds share. dataset, split, protocol and metric name where in *our* records the answer stands."""
+    """What all kinds share. dataset, split, protocol and metric name where in *our* records the answer stands.
+
+    reduced: what our recipe changes. known: why that is known not to show the pattern (what was measured, and when).
+    """
 
     id: str
     kind: str
@@ -87,6 +91,7 @@ class Claim:
     selection: str
     scale: str
     reduced: str = ""
+    known: str = ""
     source: Source
 
     @property
@@ -226,6 +231,10 @@ def _check(claim: Claim, where: str, recipes: Collection[str] | None) -> None:
     if (claim.scale == "reduced") != bool(claim.reduced):
         raise BadClaim(
             f'{where}: `reduced` says what our recipe changes; it belongs to scale = "reduced" and only to it'
+        )
+    if claim.known and claim.scale != "reduced":
+        raise BadClaim(
+            f'{where}: `known` says why a reduced scale does not show the pattern; it belongs to scale = "reduced" only'
         )
     if isinstance(claim, Value):
         _number(claim.value, where, "value")

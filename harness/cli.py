@@ -197,7 +197,11 @@ def leaderboard(
 
 @app.command
 def check(
-    claims: Positional[tuple[str, ...]] = (), runs: Path | None = None, mlflow: str | None = None, allow_dirty: bool = False, untried: bool = False
+    claims: Positional[tuple[str, ...]] = (),
+    runs: Path | None = None,
+    mlflow: str | None = None,
+    allow_dirty: bool = False,
+    untried: bool = False,
 ) -> int:
     """Hold runs against what was claimed; exit code 1 if one differs or has regressed.
 

@@ -1,14 +1,16 @@
 """What the commands do, one function each."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from harness import registry
-from harness.errors import BadRecipe, UnknownName
+from harness.errors import BadRecipe, RunFailed, UnknownName
 from harness.runs import RunDirectory, writable, write_atomically
 from harness.watch import watch
 
@@ -18,11 +20,11 @@ if TYPE_CHECKING:
     from harness.verdict import Verdict
 
 Run = tuple[str, int, tuple[str, ...]]  # recipe name, seed, overrides
-console = Console(width=None)
+console = Console(width=None if sys.stdout.isatty() else 120)  # a log is wide enough for the tables
 
 
 def run_all(wanted: Sequence[Run], root: Path, data_root: Path | None, workers: int) -> list[str]:
-    """Do all runs here: one in this process, several through the local launcher. Returns a line for each that failed."""
+    """Do all runs here: one in this process, several through the local launcher. Returns a line per failed run."""
     directories = [RunDirectory(root, registry.recipe(name, overrides), seed) for name, seed, overrides in wanted]
     with writable(root):
         root.mkdir(parents=True, exist_ok=True)
@@ -33,7 +35,7 @@ def run_all(wanted: Sequence[Run], root: Path, data_root: Path | None, workers: 
         name, seed, overrides = missing[0]
         try:
             train.run(registry.recipe(name, overrides), seed, root, data_root=data_root)
-        except train.RunFailed as error:
+        except RunFailed as error:
             return [str(error)]
         return []
     if not missing:
@@ -66,7 +68,9 @@ def print_record(recipe: str, seed: int, overrides: tuple[str, ...], root: Path)
         return
     speed = f", {record['images_per_s']:.0f} images/s" if record["images_per_s"] else ""
     why = f" ({record['reason']})" if record["reason"] else ""
-    console.print(f"{recipe} seed {seed}: {record['status']}{why}, {record['train_seconds']:.0f} s{speed}", highlight=False)
+    console.print(
+        f"{recipe} seed {seed}: {record['status']}{why}, {record['train_seconds']:.0f} s{speed}", highlight=False
+    )
     table = Table("protocol", "split", "n", "metrics")
     for row in record["evals"]:
         metrics = ", ".join(f"{name} {value:.4g}" for name, value in row["metrics"].items())
@@ -81,12 +85,14 @@ def load_encoder(directory: RunDirectory, px: int) -> Any:
     from harness import backbones
 
     backbone = backbones.build(directory.recipe.encoder, px)
-    if directory.recipe.encoder.name != "pixels":
+    if isinstance(backbone, backbones.TimmBackbone):
         file = directory.path / "encoder.safetensors"
         try:
             backbone.model.load_state_dict(load_file(file))
         except Exception as error:
-            raise BadRecipe(f"{file} cannot be read ({error}); remove record.json beside it and run the recipe again") from error
+            raise BadRecipe(
+                f"{file} cannot be read ({error}); remove record.json beside it and run the recipe again"
+            ) from error
     return backbone
 
 
@@ -124,7 +130,6 @@ def export(recipe: str, seed: int, overrides: tuple[str, ...], to: Path, root: P
     return f"wrote {to}\n{first}import timm\nmodel = {line}"
 
 
-
 def judge(frame: "pandas.DataFrame", ids: Sequence[str], allow_dirty: bool) -> "list[Verdict]":
     """Every claim whose id starts with one of `ids` (all, if none) against the runs of a `tracking.table`."""
     from harness import claims, provenance, train, verdict
@@ -149,12 +154,16 @@ def show_verdicts(root: Path, uri: str | None, ids: Sequence[str], allow_dirty: 
     tracking.sync(root, uri)
     verdicts = judge(tracking.table(uri or tracking.default_uri(root)), ids, allow_dirty)
     shown = [v for v in verdicts if untried or v.word != "untried"]
-    table = Table("claim", "printed", "ours", "runs", "verdict", "why", title="claims against runs")
+    table = Table(box=box.SIMPLE_HEAD, title="claims against runs", title_justify="left")
+    for header in ("claim", "verdict"):
+        table.add_column(header, no_wrap=True)
+    for header in ("printed", "ours", "why"):
+        table.add_column(header)
     colours = {"reproduced": "green", "differs": "red", "regressed": "red", "undecided": "yellow"}
     for v in shown:
         word = f"[{colours[v.word]}]{v.text}[/]" if v.word in colours else v.text
         more = f"; {v.more} further seeds would decide" if v.more else ""
-        table.add_row(v.id, v.printed, v.ours, " / ".join(map(str, v.n)), word, v.why + more)
+        table.add_row(v.id, word, v.printed, v.ours, v.why + more)
     console.print(table)
     if left_out := len(verdicts) - len(shown):
         console.print(f"{left_out} claims are untried; --untried lists them", highlight=False)

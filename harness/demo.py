@@ -11,14 +11,16 @@ def main(root: Path, workers: int) -> int:
     """Run what is missing, then show it. Stopped half-way and started again, it goes on. Returns the exit code."""
     begun = time.monotonic()
     plan = tomllib.loads((registry.ROOT / "sweeps" / "demo.toml").read_text())
-    wanted = [(name, seed, ()) for group in plan["group"] for name in group["recipes"] for seed in range(group["seeds"])]
+    wanted = [
+        (name, seed, ()) for group in plan["group"] for name in group["recipes"] for seed in range(group["seeds"])
+    ]
     say = commands.console.print
     say(f"demo: {len(wanted)} runs into {root}/ (finished ones are left alone)", highlight=False)
     failed = commands.run_all(wanted, root, None, workers)
     trained = time.monotonic()
     say(str(tracking.sync(root)), highlight=False)
     code = commands.show_verdicts(root, None, (), allow_dirty=True, untried=False)
-    page = commands.show_leaderboard(root, None, None, overridden=False)
+    page = commands.show_leaderboard(root, None, None, overrides=False)
     for line in failed:
         say(f"failed: {line}", highlight=False)
     done = time.monotonic()

@@ -18,7 +18,9 @@ def foreign_owners() -> list[str]:
     for name in OURS:
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None or ROOT not in Path(spec.origin).parents:
-            problems.append(f"{name!r} resolves to {spec.origin if spec else None}, not to this checkout; run from {ROOT}")
+            problems.append(
+                f"{name!r} resolves to {spec.origin if spec else None}, not to this checkout; run from {ROOT}"
+            )
         for owner in set(owners.get(name, ())) - {"ssl-harness"}:
             problems.append(f"another distribution also installs a top-level {name!r}: pip uninstall {owner}")
     return problems
@@ -66,7 +68,7 @@ def _timm() -> str:
 
 
 def _runs(root: Path) -> str:
-    from harness.runs import write_atomically, writable
+    from harness.runs import writable, write_atomically
 
     with writable(root):
         root.mkdir(parents=True, exist_ok=True)
@@ -81,7 +83,9 @@ def _commit() -> str:
     git = provenance.git()
     if git["commit"] is None:
         return "not a git checkout: runs cannot say which code made them"
-    return git["commit"][:12] + (", with uncommitted changes (such runs are barred from verdicts)" if git["dirty"] else "")
+    return git["commit"][:12] + (
+        ", with uncommitted changes (such runs are barred from verdicts)" if git["dirty"] else ""
+    )
 
 
 def _data(data_root: Path | None) -> str:
@@ -91,4 +95,8 @@ def _data(data_root: Path | None) -> str:
 
 
 def _slurm() -> str:
-    return f"sbatch at {where}" if (where := shutil.which("sbatch")) else "no sbatch here: runs are launched on this machine"
+    return (
+        f"sbatch at {where}"
+        if (where := shutil.which("sbatch"))
+        else "no sbatch here: runs are launched on this machine"
+    )

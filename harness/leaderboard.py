@@ -75,10 +75,6 @@ def rows_of(frame: "pandas.DataFrame", *, overrides: bool = False) -> "pandas.Da
     """The runs that a leaderboard counts, each with the label, encoder and variant of its row."""
     runs = frame.copy() if overrides or frame.empty else frame[frame["overrides"] == ""].copy()
     if not runs.empty:
-        # a live run has no label of its own yet; a finished one of the same recipe lends it
-        done = runs[runs["status"].isin(COUNTS[:3])].drop_duplicates("recipe").set_index("recipe")
-        for name in ("label", "encoder"):
-            runs[name] = runs["recipe"].map(done[name]).fillna(runs[name])
         runs["variant"] = _variants(runs)
     return runs
 

@@ -22,8 +22,12 @@ class LARS(torch.optim.Optimizer):
     `adapt=False` skip weight decay and ratio (facebookresearch/vicreg@4e12602, main_vicreg.py, LARS).
     """
 
-    def __init__(self, params: Any, lr: float, momentum: float = 0.9, weight_decay: float = 0.0, trust: float = 0.001) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust, "adapt": True})
+    def __init__(
+        self, params: Any, lr: float, momentum: float = 0.9, weight_decay: float = 0.0, trust: float = 0.001
+    ) -> None:
+        super().__init__(
+            params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust, "adapt": True}
+        )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -43,7 +47,7 @@ class LARS(torch.optim.Optimizer):
 
 
 def clip_per_tensor(params: Iterable[nn.Parameter], limit: float) -> None:
-    """Scale each tensor's gradient to norm at most `limit` (facebookresearch/dino@7c446df, utils.py, clip_gradients)."""
+    """Scale each tensor's gradient to norm at most `limit` (facebookresearch/dino@7c446df, clip_gradients)."""
     for p in params:
         if p.grad is not None:
             scale = limit / (p.grad.norm() + 1e-6)
@@ -84,7 +88,7 @@ class Training:
             return optimiser
         if s.name == "sgd":
             return torch.optim.SGD(groups, lr=self.peak, momentum=s.momentum)
-        return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[s.name](groups, lr=self.peak)
+        return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[s.name](groups, lr=self.peak, fused=True)
 
     def lr(self, clock: Clock) -> float:
         """Learning rate of this step for a group of scale 1."""
@@ -102,7 +106,9 @@ class Training:
 
     def weight_decay(self, clock: Clock) -> float:
         s = self.settings
-        return s.weight_decay if s.weight_decay_end is None else cosine(s.weight_decay, s.weight_decay_end, clock.progress)
+        return (
+            s.weight_decay if s.weight_decay_end is None else cosine(s.weight_decay, s.weight_decay_end, clock.progress)
+        )
 
     def step(self, loss: Tensor, clock: Clock) -> None:
         """Backward, clip, freeze, schedule, update."""
@@ -125,7 +131,10 @@ class Training:
             optimiser.step()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"main": self.main.state_dict() if self.main else None, "own": self.own.state_dict() if self.own else None}
+        return {
+            "main": self.main.state_dict() if self.main else None,
+            "own": self.own.state_dict() if self.own else None,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if self.main:

@@ -93,7 +93,10 @@ class Optimiser:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """epochs over the train split, images per step over all processes (the last, smaller batch is dropped), warm-up in epochs."""
+    """epochs over the train split; batch: images per step over all processes (a last, smaller one is dropped).
+
+    warmup: epochs of it.
+    """
 
     epochs: int
     batch: int
@@ -114,7 +117,10 @@ class ProtocolConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """name: set by the registry, the function's name. online_probe: a linear classifier trained beside, on detached features."""
+    """name: set by the registry, the function's name.
+
+    online_probe: whether a linear classifier is trained beside, on detached features.
+    """
 
     method: MethodConfig
     data: Data
@@ -135,7 +141,7 @@ class Recipe:
     def digest(self) -> str:
         """12 hex digits over all that shapes the weights. Name, overrides' spelling and evaluations are left out:
         evaluations read the weights, and state their own settings in each record."""
-        from harness.data import revision  # late: data reads recipes
+        from harness.data import revision  # late, as in check
 
         shaping = {k: v for k, v in self.resolved().items() if k not in ("name", "overrides", "evals")}
         shaping |= {"data_revision": revision(self.data.name), "seed_policy": SEED_POLICY}
@@ -159,26 +165,46 @@ def to_data(value: Any) -> Any:
 
 def check(recipe: Recipe) -> None:
     """Refuse a recipe that contradicts itself or its method, before any data or GPU is asked for. Errors: BadRecipe."""
+    from harness import data  # late: data reads recipes
+
+    data.check(recipe.data)
     where = f"recipe {recipe.name!r}"
     budget, needs = recipe.budget, recipe.method.requirements()
+    if budget.epochs and not needs.views:
+        raise BadRecipe(f"{where}: {recipe.method.label} is never trained; set budget.epochs to 0")
+    if not recipe.online_probe and any(one.protocol == "online_linear" for one in recipe.evals):
+        raise BadRecipe(f"{where}: protocol 'online_linear' needs a probe trained beside; set online_probe to True")
     if budget.warmup > budget.epochs:
-        raise BadRecipe(f"{where}: warm-up of {budget.warmup} epochs is longer than the run of {budget.epochs}; lower budget.warmup")
+        raise BadRecipe(
+            f"{where}: warm-up of {budget.warmup} epochs is longer than the run of {budget.epochs}; lower budget.warmup"
+        )
     if budget.batch < needs.min_batch:
-        raise BadRecipe(f"{where}: batch {budget.batch} is under the {needs.min_batch} that {recipe.method.label} needs; raise budget.batch")
+        raise BadRecipe(
+            f"{where}: batch {budget.batch} is under the {needs.min_batch} that {recipe.method.label} needs; "
+            "raise budget.batch"
+        )
     if budget.batch % needs.batch_divisor:
-        raise BadRecipe(f"{where}: batch {budget.batch} is not a multiple of {needs.batch_divisor}, which {recipe.method.label} needs")
+        raise BadRecipe(
+            f"{where}: batch {budget.batch} is not a multiple of {needs.batch_divisor}, as {recipe.method.label} needs"
+        )
     offered = [(view.role, view.source) for view in recipe.views for _ in range(view.count)]
     wanted = list(zip(needs.views, needs.sources, strict=True))
     extra = offered[len(wanted) :]
-    if offered[: len(wanted)] != wanted or (extra and not (needs.local_views and all(role == "local" for role, _ in extra))):
+    if offered[: len(wanted)] != wanted or (
+        extra and not (needs.local_views and all(role == "local" for role, _ in extra))
+    ):
         more = ", then any number of local ones" if needs.local_views else ""
         raise BadRecipe(
             f"{where}: {recipe.method.label} needs the views {_spell(wanted)}{more}; the recipe gives {_spell(offered)}"
         )
     if recipe.optimiser.schedule not in ("cosine", "constant"):
-        raise BadRecipe(f"{where}: optimiser.schedule is {recipe.optimiser.schedule!r}, expected 'cosine' or 'constant'")
+        raise BadRecipe(
+            f"{where}: optimiser.schedule is {recipe.optimiser.schedule!r}, expected 'cosine' or 'constant'"
+        )
     if recipe.optimiser.name not in ("lars", "adamw", "adam", "sgd"):
-        raise BadRecipe(f"{where}: optimiser.name is {recipe.optimiser.name!r}, expected 'lars', 'adamw', 'adam' or 'sgd'")
+        raise BadRecipe(
+            f"{where}: optimiser.name is {recipe.optimiser.name!r}, expected 'lars', 'adamw', 'adam' or 'sgd'"
+        )
 
 
 def _spell(views: list[tuple[str, int]]) -> str:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from harness.errors import BadRecipe, UnknownName
 from harness.recipe import Recipe, check
@@ -27,7 +28,9 @@ def names(package: str) -> list[str]:
 def load(package: str, name: str) -> ModuleType:
     """A module of a package by its name. Errors: UnknownName with the nearest name."""
     if name not in names(package):
-        raise UnknownName(KINDS[package], name, names(package), fix=f"to add one, write {package.replace('.', '/')}/{name}.py")
+        raise UnknownName(
+            KINDS[package], name, names(package), fix=f"to add one, write {package.replace('.', '/')}/{name}.py"
+        )
     return importlib.import_module(f"{package}.{name}")
 
 
@@ -40,7 +43,9 @@ def recipe_names() -> dict[str, str]:
         for node in tree.body:
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and not node.args.args:
                 if node.name in found:
-                    raise BadRecipe(f"two recipes are named {node.name!r}: sweeps/{found[node.name]}.py and sweeps/{module}.py")
+                    raise BadRecipe(
+                        f"two recipes are named {node.name!r}: sweeps/{found[node.name]}.py and sweeps/{module}.py"
+                    )
                 found[node.name] = module
     return found
 
@@ -71,27 +76,27 @@ def override(found: Recipe, text: str) -> Recipe:
         raise BadRecipe(f"override {text!r} is not of the form path=value, for example optimiser.lr=0.1")
     if path.split(".")[0] in ("name", "overrides"):
         raise BadRecipe(f"override {text!r}: a recipe's name and overrides are not settings")
-    return _set(found, path.split("."), value, text)
+    changed: Recipe = _set(found, path.split("."), value, text)
+    return changed
 
 
-def _set(node: object, path: list[str], value: str, text: str) -> Recipe:  # type of `node`, seen from the top
+def _set(node: Any, path: list[str], value: str, text: str) -> Any:
+    """A copy of the tree with one leaf replaced."""
+    if not path:
+        return _parse(value, node, text)
     head, rest = path[0], path[1:]
     if isinstance(node, tuple):
         known = [str(i) for i in range(len(node))]
         if head not in known:
             raise UnknownName("position", head, known, fix=f"in override {text!r}")
-        items = list(node)
-        items[int(head)] = _set(node[int(head)], rest, value, text) if rest else _parse(value, node[int(head)], text)
-        return tuple(items)  # type: ignore[return-value]
+        return tuple(_set(item, rest, value, text) if str(i) == head else item for i, item in enumerate(node))
     known = list(getattr(node, "__dataclass_fields__", ()))
     if head not in known:
         raise UnknownName("setting", head, known, fix=f"in override {text!r}")
-    old = getattr(node, head)
-    new = _set(old, rest, value, text) if rest else _parse(value, old, text)
-    return replace(node, **{head: new})  # type: ignore[type-var]
+    return replace(node, **{head: _set(getattr(node, head), rest, value, text)})
 
 
-def _parse(value: str, old: object, text: str) -> object:
+def _parse(value: str, old: Any, text: str) -> Any:
     try:
         new = ast.literal_eval(value)
     except (ValueError, SyntaxError):

@@ -202,7 +202,8 @@ def _verdicts(verdicts: Sequence[Verdict]) -> Iterator[str]:
     head = "".join(f"<th>{escape(name)}</th>" for name in table)
     rows = []
     for verdict, (_, row) in zip(verdicts, table.iterrows(), strict=True):
-        kinds = {"verdict": f" class={CLASS.get(verdict.word, 'none')}", "why": " class=text"}
+        look = "none" if verdict.known else CLASS.get(verdict.word, "none")
+        kinds = {"verdict": f" class={look}", "why": " class=text"}
         rows.append(
             "<tr>" + "".join(f"<td{kinds.get(str(k), '')}>{escape(text)}</td>" for k, text in row.items()) + "</tr>"
         )

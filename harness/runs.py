@@ -35,9 +35,19 @@ def writable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+        if error.errno not in (
+            errno.EACCES,
+            errno.EROFS,
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EPERM,
+            errno.ENOTDIR,
+            errno.EEXIST,
+        ):
             raise
-        raise NotWritable(f"cannot write {path}: {error.strerror}; free some room, or choose another place with --runs") from error
+        raise NotWritable(
+            f"cannot write {path}: {error.strerror}; free some room, or choose another place with --runs"
+        ) from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -104,7 +114,8 @@ class RunDirectory:
 
     def _claim(self) -> None:
         file = self.path / "recipe.json"
-        mine = {"digest": self.recipe.digest, "seed": self.seed, **self.recipe.resolved()}
+        label = self.recipe.method.label
+        mine = {"digest": self.recipe.digest, "seed": self.seed, "label": label, **self.recipe.resolved()}
         if file.exists():
             theirs = json.loads(file.read_text())
             if theirs.get("digest") != self.recipe.digest:
@@ -128,7 +139,15 @@ class RunDirectory:
     def attempt(self, event: str, number: int, step: int, **more: Any) -> None:
         self.append(
             "attempts.jsonl",
-            {"attempt": number, "event": event, "time": now(), "step": step, "host": socket.gethostname(), "pid": os.getpid()} | more,
+            {
+                "attempt": number,
+                "event": event,
+                "time": now(),
+                "step": step,
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+            }
+            | more,
         )
 
     def attempts(self) -> int:

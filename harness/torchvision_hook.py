@@ -41,7 +41,7 @@ class _Loader(importlib.abc.Loader):
             del sys.modules[name]
         import torch
 
-        library = torch.library.Library("torchvision", "DEF")  # noqa: TOR901 (kept alive below)
+        library = torch.library.Library("torchvision", "DEF")
         for schema in _SCHEMAS:
             library.define(schema)
         _alive.append(library)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 PREFIX = "ssl-harness/"  # of experiments, so that a shared server keeps ours apart
 KEY, SENT, RECORD = "harness.run", "harness.sent_step", "harness.record"  # tags: who, how far, and which record
 NOT_CURVES = ("step", "epoch", "time")
+NOT_PARAMS = ("name", "label", "digest", "seed", "overrides", "evals")
 STATUS = {"complete": "FINISHED", "diverged": "FAILED", "collapsed": "FAILED"}  # record -> MLflow
 PER_CALL = 100  # params or tags in one request; MLflow refuses more
 METRICS_PER_CALL = 1000
@@ -123,7 +124,7 @@ class LocalRun:
         status = record["status"] if record else live
         seed = int(path.name.removeprefix("seed-"))
         started = _ms(record["started"] if record else attempts[0]["time"]) if record or attempts else 0
-        shaping = {k: v for k, v in recipe.items() if k not in ("name", "digest", "seed", "overrides", "evals")}
+        shaping = {k: v for k, v in recipe.items() if k not in NOT_PARAMS}
         return cls(
             key=f"{path.parent.parent.name}/{path.parent.name}/{path.name}",
             seed=seed,
@@ -147,7 +148,7 @@ def _tags(path: Path, recipe: dict[str, Any], record: dict[str, Any]) -> dict[st
         "recipe": path.parent.parent.name,
         "digest": path.parent.name,
         "method": recipe["method"]["name"],
-        "label": record.get("label", recipe["method"]["name"]),
+        "label": record.get("label", recipe.get("label", recipe["method"]["name"])),
         "dataset": recipe["data"]["name"],
         "encoder": record.get("encoder", encoder["label"] or encoder["name"]),
         "epochs": recipe["budget"]["epochs"],

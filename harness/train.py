@@ -79,8 +79,8 @@ class Session:
         per_epoch = len(splits.train.labels) // recipe.budget.batch
         if per_epoch == 0 and recipe.budget.epochs:
             raise BadRecipe(
-                f"recipe {recipe.name!r}: batch {recipe.budget.batch} is larger than the {len(splits.train.labels)} training "
-                f"images of {recipe.data.name!r}; lower budget.batch"
+                f"recipe {recipe.name!r}: batch {recipe.budget.batch} is larger than the {len(splits.train.labels)} "
+                f"training images of {recipe.data.name!r}; lower budget.batch"
             )
         check_protocols(recipe.evals, splits)
         self.per_epoch, self.steps = per_epoch, recipe.budget.epochs * per_epoch
@@ -89,7 +89,8 @@ class Session:
         backbone = backbones.build(recipe.encoder, px)
         try:
             # channels_last: 15-100 % faster for convolutions, on CPU as on GPU
-            self.method: Method[Any] = recipe.method.build(backbone).to(device, memory_format=torch.channels_last)
+            self.method: Method[Any] = recipe.method.build(backbone).to(device)
+            self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         except ValueError as error:
             raise BadRecipe(f"recipe {recipe.name!r}: {error}") from error
         self.training = Training(self.method, recipe.optimiser, recipe.budget.batch, recipe.budget.warmup * per_epoch)
@@ -163,7 +164,7 @@ class Session:
         out = self.method.step(batch)
         loss = float(out.loss.detach())
         if not math.isfinite(loss):
-            terms = ", ".join(f"{k} {float(v):.4g}" for k, v in out.terms.items())
+            terms = ", ".join(f"{k} {float(v.detach()):.4g}" for k, v in out.terms.items())
             return "diverged", f"loss is {loss} at step {self.step} ({terms})"
         self.training.step(out.loss, clock)
         self.method.after_step(clock)
@@ -198,7 +199,7 @@ class Session:
         """One line of metrics.jsonl, and the check for collapse."""
         means, images_per_s, data_wait = self.interval.close(size)
         embedding = out.embedding.detach().float()
-        line = {
+        line: dict[str, Any] = {
             "step": self.step,
             "epoch": clock.epoch + 1,
             "time": now(),
@@ -212,7 +213,7 @@ class Session:
             "effective_rank": float(effective_rank(embedding)),
             "images_per_s": images_per_s,
             "data_wait": data_wait,
-            "diagnostics": {name: float(value) for name, value in out.diagnostics.items()},
+            "diagnostics": {name: float(value.detach()) for name, value in out.diagnostics.items()},
         }
         self.directory.append("metrics.jsonl", line)
         bar.update(self.step, clock.epoch + 1, line["loss"], line["terms"], images_per_s)
@@ -294,8 +295,11 @@ class Interval:
 
 
 def is_collapsed(line: dict[str, Any]) -> bool:
-    """All embeddings the same point (std), or on a line (rank), or shrunk to nothing (scale)."""
-    return line["embedding_std"] < 0.02 or line["effective_rank"] < 1.5 or line["embedding_scale"] < 1e-4
+    """All embeddings in one direction (std), or on a line (rank), or shrunk to a point (scale).
+
+    0.01 is where VICReg's variance term loses its gradient: the square root of its epsilon, 1e-4.
+    """
+    return line["embedding_std"] < 0.02 or line["effective_rank"] < 1.5 or line["embedding_scale"] < 0.01
 
 
 def methods_of(recipe: Recipe) -> tuple[str, ...]:

@@ -18,7 +18,13 @@ LINE_EVERY_S = 15.0
 def watch(directories: Sequence[RunDirectory], alive: Callable[[], bool], every_s: float = 0.5) -> None:
     """Show progress until every run has a record or nobody is `alive` any more."""
     terminal = sys.stderr.isatty()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     total = sum(1 + d.recipe.budget.epochs for d in directories)
     last = time.monotonic()
     with Progress(*columns, console=Console(stderr=True), disable=not terminal) as bar:
@@ -26,12 +32,23 @@ def watch(directories: Sequence[RunDirectory], alive: Callable[[], bool], every_
         while True:
             states = [_state(d) for d in directories]
             done = sum(state["done"] for state in states)
-            epochs = sum(1 + d.recipe.budget.epochs if s["done"] else s["epoch"] for d, s in zip(directories, states, strict=True))
-            live = [f"{d.recipe.name} {s['epoch']}/{d.recipe.budget.epochs}" for d, s in zip(directories, states, strict=True) if s["live"]]
+            epochs = sum(
+                1 + d.recipe.budget.epochs if s["done"] else s["epoch"]
+                for d, s in zip(directories, states, strict=True)
+            )
+            live = [
+                f"{d.recipe.name} {s['epoch']}/{d.recipe.budget.epochs}"
+                for d, s in zip(directories, states, strict=True)
+                if s["live"]
+            ]
             bar.update(task, completed=epochs, description=f"{done}/{len(states)} runs; {', '.join(live[:2])}")
             if not terminal and time.monotonic() - last > LINE_EVERY_S:
                 last = time.monotonic()
-                print(f"{done}/{len(states)} runs done, {epochs}/{total} epochs; {', '.join(live)}", file=sys.stderr, flush=True)  # noqa: T201
+                print(  # noqa: T201
+                    f"{done}/{len(states)} runs done, {epochs}/{total} epochs; {', '.join(live)}",
+                    file=sys.stderr,
+                    flush=True,
+                )
             if done == len(states) or not alive():
                 return
             time.sleep(every_s)

@@ -22,7 +22,10 @@ def launch(runs: Sequence[Run], root: Path, data_root: Path | None, workers: int
     executor = submitit.LocalExecutor(folder=root / "launches")
     executor.update_parameters(timeout_min=60 * 24 * 14, visible_gpus=())
     with executor.batch():
-        return [executor.submit(work, list(runs), str(root), str(data_root) if data_root else None, threads) for _ in range(workers)]
+        return [
+            executor.submit(work, list(runs), str(root), str(data_root) if data_root else None, threads)
+            for _ in range(workers)
+        ]
 
 
 def work(runs: list[Run], root: str, data_root: str | None, threads: int) -> list[str]:
@@ -40,7 +43,11 @@ def work(runs: list[Run], root: str, data_root: str | None, threads: int) -> lis
             name, seed, overrides = item
             try:
                 train.run(
-                    registry.recipe(name, overrides), seed, Path(root), data_root=Path(data_root) if data_root else None, wait=wait
+                    registry.recipe(name, overrides),
+                    seed,
+                    Path(root),
+                    data_root=Path(data_root) if data_root else None,
+                    wait=wait,
                 )
             except RunConflict:
                 continue
@@ -58,4 +65,5 @@ def failures(job: submitit.Job[list[str]]) -> list[str]:
     try:
         return job.result()
     except Exception as error:  # submitit raises its own kinds for a lost job and for an exception inside
-        return [f"a worker died ({str(error).strip().splitlines()[-1]}); its log is {job.paths.stderr}; start again to go on"]
+        last = str(error).strip().splitlines()[-1]
+        return [f"a worker died ({last}); its log is {job.paths.stderr}; start again to go on"]

@@ -5,11 +5,11 @@ from methods import simclr
 from sweeps import _bases
 
 
-def simclr_digits_r10w16_e60() -> Recipe:
+def simclr_digits_r10w16_e50() -> Recipe:
     """Temperature 0.2 (solo-learn), head 256-64 with batch norm."""
     return _bases.digits(simclr.Config(widths=(256, 64), norm=True))
 
 
-def simclr_factors_r10w16_e10() -> Recipe:
+def simclr_factors_r10w16_e5() -> Recipe:
     """The SimCLR under AdaSSL's 3DIdent runs (temperature 0.05, clamp 20, head 128-16) without the latent."""
     return _bases.factors(simclr.Config(widths=(128, 16), last_bias=False, temperature=0.05, clamp=20.0))

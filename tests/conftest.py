@@ -6,11 +6,16 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import harness  # noqa: E402, F401  (the torchvision hook comes before any import of torchvision)
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from harness.api import Backbone  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
+import pytest
+import torch
+from torch import Tensor, nn
+
+import harness  # noqa: F401  (the torchvision hook comes before any import of torchvision)
+from harness.api import Backbone
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-golden", action="store_true", help="write tests/golden anew")
 
 
 class TinyBackbone(Backbone):

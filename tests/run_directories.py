@@ -87,7 +87,7 @@ def write_run(
     path = root / recipe / digest / f"seed-{seed}"
     path.mkdir(parents=True, exist_ok=True)
     recipe_data = resolved(recipe, dataset, encoder, epochs, list(overrides))
-    (path / "recipe.json").write_text(json.dumps({"digest": digest, "seed": seed, **recipe_data}))
+    (path / "recipe.json").write_text(json.dumps({"digest": digest, "seed": seed, "label": label, **recipe_data}))
     start = {"attempt": 1, "event": "start", "time": START.isoformat(), "step": 0, "host": "node1", "pid": 17}
     end = start | {"event": "end", "step": steps, "status": status, "reason": ""}
     (path / "attempts.jsonl").write_text("".join(json.dumps(x) + "\n" for x in ([start, end] if status else [start])))

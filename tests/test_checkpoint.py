@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from harness import checkpoint, runs
 from harness.errors import BadCheckpoint, NotWritable
 
@@ -67,6 +68,8 @@ def test_a_full_disk_leaves_the_older_one(tmp_path: Path, monkeypatch: pytest.Mo
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(runs.os, "fsync", full)
-    with pytest.raises(NotWritable, match="No space left on device; free some room, or choose another place with --runs"):
+    with pytest.raises(
+        NotWritable, match="No space left on device; free some room, or choose another place with --runs"
+    ):
         checkpoint.save(tmp_path, 2, state(2))
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-00000001.pt"]

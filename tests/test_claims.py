@@ -69,11 +69,12 @@ def without(item: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def test_a_good_file_loads() -> None:
-    loaded = load(value(), collapse(), ordering(), recipes={"vicreg_digits", "a", "b"}).claims
+    loaded = load(value(), collapse(known="k"), ordering(), recipes={"vicreg_digits", "a", "b"}).claims
     assert [type(claim).__name__ for claim in loaded] == ["Value", "Collapse", "Ordering"]
     assert isinstance(loaded[0], claims.Value)
     assert loaded[0].half_unit == pytest.approx(0.005)
     assert loaded[2].recipes == ("a", "b")
+    assert [claim.known for claim in loaded] == ["", "k", ""]
 
 
 def test_an_unquoted_number() -> None:
@@ -102,6 +103,9 @@ def test_unknown_missing_and_wrong_fields() -> None:
     assert refuse(value(seeds="three")).endswith("seeds is 'three', expected a table { ... }")
     assert refuse(value(seeds={"kind": "count", "value": "3"})).endswith("seeds.value = '3' must be a whole number")
     assert refuse(value(metric="")).endswith('metric is empty; "unstated" is a value, an empty text is not')
+    assert refuse(collapse(known="")).endswith('known is empty; "unstated" is a value, an empty text is not')
+    assert refuse(collapse(known=3)).endswith("known = 3 must be quoted, so that its printed digits survive")
+    assert refuse(collapse(known=True)).endswith("known = True must be text")
     assert refuse(value(source=source("73.20") | {"read_by": "me"})).endswith("read_by = 'me' must be a list of texts")
 
 
@@ -112,6 +116,10 @@ def test_what_fields_say_together() -> None:
     assert "'57.5' does not stand in" in refuse(ordering(source=source("| 68.6 |")))
     assert "a value cannot be checked at a reduced scale" in refuse(value(scale="reduced", reduced="all"))
     assert "`reduced` says what our recipe changes" in refuse(without(collapse(), "reduced"))
+    assert refuse(value(known="x")) == (
+        "p.toml claim 1 (p/t1/top1): `known` says why a reduced scale does not show the pattern; "
+        'it belongs to scale = "reduced" only'
+    )
     assert "read_by is empty" in refuse(value(source=source("73.20") | {"read_by": []}))
     assert "spread needs a value" in refuse(value(spread={"kind": "std"}))
     assert "seeds needs a value" in refuse(value(seeds={"kind": "unstated", "value": 3}))
@@ -168,18 +176,21 @@ DIGITS = st.decimals(0, 100, places=2).map(str)
     number=DIGITS,
     tolerance=DIGITS,
     seeds=st.integers(0, 9),
+    known=st.just("") | TEXT,
     made=st.sampled_from([value, ordering, collapse]),
 )
-def test_claims_round_trip(text: str, number: str, tolerance: str, seeds: int, made: Any) -> None:
+def test_claims_round_trip(text: str, number: str, tolerance: str, seeds: int, known: str, made: Any) -> None:
     item = made(id=text, seeds={"kind": "count", "value": seeds} if seeds else {"kind": "unstated"})
     item["source"] = item["source"] | {"quote": f"{text} {number} {item['source']['quote']}", "row": text}
     if made is value:
         item |= {"value": number, "tolerance": {"value": tolerance, "why": text}}
+    elif known:
+        item["known"] = known
     first = claims.parse(tomllib.loads(dump([item])), "p.toml").claims[0]
     plain = asdict(first)
     if plain["seeds"]["kind"] == "unstated":
         del plain["seeds"]["value"]
-    for name in ("spread", "reduced"):
+    for name in ("spread", "reduced", "known"):
         if plain.get(name) == {"kind": "unstated", "value": ""}:
             plain[name] = {"kind": "unstated"}
         elif plain.get(name) == "":
@@ -205,8 +216,13 @@ def test_vicreg_table_7_is_complete() -> None:
         assert (claim.value == "collapse") == (claim.expect == "collapse")
         coefficients = claim.source.quote.strip("| ").split(" | ")[1:4]
         assert claim.id.split("/")[2] == "l{}-m{}-n{}".format(*coefficients)
-        assert claim.recipe.endswith("_l{}_m{}_n{}".format(*coefficients)) or coefficients == ["25", "25", "1"]
+        assert claim.recipe.endswith("_l{}_m{}_n{}".format(*coefficients))
     assert len({claim.recipe for claim in cells.values()}) == 11
-    for claim in loaded:
-        if isinstance(claim, claims.Ordering):
-            assert float(claim.better_value) > float(claim.worse_value)
+    known = {claim.id.split("/")[2] for claim in loaded if claim.known}
+    assert known == {"l0-m25-n1", "l1-m1-n1", "l1-m10-n1", "l10-m1-n1"}
+    orderings = [claim for claim in loaded if isinstance(claim, claims.Ordering)]
+    assert len(orderings) == 4
+    for claim in orderings:
+        assert float(claim.better_value) > float(claim.worse_value)
+        assert claim.worse == cells["vicreg/t7/l1-m1-n0/train"].recipe
+        assert (claim.protocol, claim.metric) == ("few_label_n5", "top1")

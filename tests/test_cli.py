@@ -7,10 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
+
 from harness import cli, registry
 
 ROOT = Path(__file__).resolve().parent.parent
-RECIPE = "vicreg_digits_r10w16_e60"
+RECIPE = "vicreg_digits_r10w16_e50"
 QUICK = ["--set", "budget.epochs=1", "budget.warmup=0", "data.train_images=512"]
 
 
@@ -41,11 +42,17 @@ def test_help_is_fast_and_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["run", "vicrek_digits_r10w16_e60"], rf"harness: no recipe 'vicrek_digits_r10w16_e60'; did you mean '{RECIPE}'?"),
+        (
+            ["run", "vicrek_digits_r10w16_e50"],
+            rf"harness: no recipe 'vicrek_digits_r10w16_e50'; did you mean '{RECIPE}'?",
+        ),
         (["run", RECIPE, "--set", "optimiser.lt=3"], "harness: no setting 'lt'; did you mean 'lr'?"),
         (["run", RECIPE, "--set", "data.name=digitz"], "harness: no data set 'digitz'; did you mean 'digits'?"),
         (["run", RECIPE, "--set", "encoder.name=resnet18_small_stam"], "harness: no encoder 'resnet18_small_stam'"),
-        (["run", RECIPE, "--set", "budget.batch=4096"], "batch 4096 is larger than the 1257 training images of 'digits'; lower"),
+        (
+            ["run", RECIPE, "--set", "budget.batch=4096"],
+            "batch 4096 is larger than the 1257 training images of 'digits'; lower",
+        ),
         (["eval", RECIPE, "knm"], "harness: no protocol 'knm'; did you mean 'knn'?"),
         (["eval", RECIPE, "knn"], "harness: no finished run at"),
         (["export", RECIPE, "x.safetensors"], "harness: no finished run at"),
@@ -93,12 +100,11 @@ def test_run_eval_export_and_leaderboard(tmp_path: Path, capsys: pytest.CaptureF
     code, out, _ = call("export", RECIPE, str(target), *QUICK, *runs, capsys=capsys)
     assert code == 0
     assert f"checkpoint_path={str(target)!r}" in out
-    model = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", "import harness\n" + out.partition("\n")[2] + "\nprint(model.num_features)"],
-        capture_output=True, text=True, check=True, cwd=ROOT,
-    )  # fmt: skip
+    code = f"import harness\n{out.partition(chr(10))[2]}\nprint(model.num_features)"
+    python = [sys.executable, "-W", "ignore", "-c", code]
+    model = subprocess.run(python, capture_output=True, text=True, check=True, cwd=ROOT)
     assert model.stdout.strip().splitlines()[-1] == "128"
-    code, out, _ = call("leaderboard", *runs, "--overridden", capsys=capsys)
+    code, out, _ = call("leaderboard", *runs, "--overrides", capsys=capsys)
     assert code == 0
     assert "VICReg" in out
     code, out, _ = call("check", *runs, capsys=capsys)

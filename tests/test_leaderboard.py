@@ -67,7 +67,7 @@ def test_failures_are_shown_and_counted(field: pandas.DataFrame) -> None:
     assert collapsed[KNN, "mean"] == pytest.approx(61.5)
     diverged = row(board, variant="l1_m10_n1")
     assert (diverged["runs", "diverged"], diverged[KNN, "n"]) == (1, 0)
-    assert row(board, label="byol")["runs", "unfinished"] == 1
+    assert row(board, label="BYOL")["runs", "unfinished"] == 1
     text = boards.to_markdown(board)
     assert "| 2 collapsed |" in text
     assert "| 1 diverged | – |" in text

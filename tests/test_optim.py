@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from harness.api import Batch, Clock, Method, MethodConfig, ParamGroup, Step
 from harness.optim import LARS, Training, clip_per_tensor
 from harness.recipe import Optimiser
-from torch import nn
 
 
 def grid(n: int, d: int, a: float, b: float) -> torch.Tensor:
@@ -81,7 +82,13 @@ def test_clip_per_tensor_meets_dinos_code() -> None:
 def test_dino_schedules_meet_the_official_code() -> None:
     """facebookresearch/dino@7c446df: 100 epochs of 10 iterations, 10 of warm-up, batch 512."""
     settings = Optimiser(
-        name="adamw", lr=5e-4, lr_batch=256, weight_decay=0.04, weight_decay_end=0.4, final_lr=1e-6 / 1e-3, reach_peak_early=True
+        name="adamw",
+        lr=5e-4,
+        lr_batch=256,
+        weight_decay=0.04,
+        weight_decay_end=0.4,
+        final_lr=1e-6 / 1e-3,
+        reach_peak_early=True,
     )
     training = Training(TwoLayers(), settings, 512, 100)
     lr = {it: training.lr(Clock(it, 1000, 10)) for it in (0, 1, 50, 99, 100, 550, 999)}

@@ -4,14 +4,15 @@ from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
 from typing import Any
 
 import pytest
-from harness import registry
-from harness.errors import BadRecipe, UnknownName
-from harness.recipe import Recipe, check
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness import registry
+from harness.errors import BadRecipe, UnknownName
+from harness.recipe import Recipe, check
+
 NAMES = sorted(registry.recipe_names())
-ONE = "vicreg_digits_r10w16_e60"
+ONE = "vicreg_digits_r10w16_e50"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -31,7 +32,9 @@ def test_digests_are_distinct() -> None:
 
 def leaves(node: Any, path: str = "") -> list[tuple[str, Any]]:
     if is_dataclass(node):
-        return [leaf for f in fields(node) for leaf in leaves(getattr(node, f.name), f"{path}.{f.name}" if path else f.name)]
+        return [
+            leaf for f in fields(node) for leaf in leaves(getattr(node, f.name), f"{path}.{f.name}" if path else f.name)
+        ]
     if isinstance(node, tuple):
         return [leaf for i, item in enumerate(node) for leaf in leaves(item, f"{path}.{i}")]
     return [(path, node)]
@@ -40,7 +43,9 @@ def leaves(node: Any, path: str = "") -> list[tuple[str, Any]]:
 NUMBERS = [
     path
     for path, value in leaves(registry.recipe(ONE))
-    if isinstance(value, float | int) and not isinstance(value, bool) and not path.startswith(("evals", "name", "overrides"))
+    if isinstance(value, float | int)
+    and not isinstance(value, bool)
+    and not path.startswith(("evals", "name", "overrides"))
 ]
 
 
@@ -86,9 +91,10 @@ def test_overrides_are_stored() -> None:
         ("optimiser.lr=fast", BadRecipe, r"override 'optimiser.lr=fast': expected float \(now .*\), got 'fast'"),
         ("budget.epochs=1.5", BadRecipe, "expected int"),
         ("name=x", BadRecipe, "not settings"),
-        ("budget.warmup=99", BadRecipe, "warm-up of 99 epochs is longer than the run of 60; lower budget.warmup"),
+        ("budget.warmup=99", BadRecipe, "warm-up of 99 epochs is longer than the run of 50; lower budget.warmup"),
         ("budget.batch=1", BadRecipe, "batch 1 is under the 2 that VICReg needs; raise budget.batch"),
         ("optimiser.name=lamb", BadRecipe, "optimiser.name is 'lamb', expected"),
+        ("data.pairs=latent_change", BadRecipe, "data.pairs is 'latent_change', expected one that it has"),
     ],
 )
 def test_bad_overrides_are_one_clear_line(text: str, kind: type[Exception], message: str) -> None:
@@ -99,17 +105,30 @@ def test_bad_overrides_are_one_clear_line(text: str, kind: type[Exception], mess
 
 def test_views_that_the_method_cannot_use_are_refused() -> None:
     recipe = registry.recipe(ONE)
-    with pytest.raises(BadRecipe, match=r"VICReg needs the views \[global of element 0, global of element 1\]; the recipe gives"):
+    with pytest.raises(
+        BadRecipe, match=r"VICReg needs the views \[global of element 0, global of element 1\]; the recipe gives"
+    ):
         check(replace(recipe, views=recipe.views[:1]))
     local = replace(recipe.views[0], role="local")
     with pytest.raises(BadRecipe, match="VICReg needs the views"):
         check(replace(recipe, views=(*recipe.views, local)))
 
 
+def test_a_control_is_not_trained_and_a_probe_must_be() -> None:
+    control = registry.recipe("untrained_digits_r10w16_e0")
+    with pytest.raises(BadRecipe, match=r"Untrained is never trained; set budget.epochs to 0"):
+        check(replace(control, budget=replace(control.budget, epochs=3)))
+    probed = registry.recipe("vicreg_cifar10_r18_e1000")
+    with pytest.raises(BadRecipe, match="'online_linear' needs a probe trained beside; set online_probe to True"):
+        check(replace(probed, online_probe=False))
+
+
 def test_unknown_names_offer_the_nearest() -> None:
-    with pytest.raises(UnknownName, match=rf"no recipe 'vicreg_digit_r10w16_e60'; did you mean '{ONE}'\?"):
-        registry.recipe("vicreg_digit_r10w16_e60")
-    with pytest.raises(UnknownName, match=r"no method 'vicreq'; did you mean 'vicreg'\?; to add one, write methods/vicreq.py"):
+    with pytest.raises(UnknownName, match=rf"no recipe 'vicreg_digit_r10w16_e50'; did you mean '{ONE}'\?"):
+        registry.recipe("vicreg_digit_r10w16_e50")
+    with pytest.raises(
+        UnknownName, match=r"no method 'vicreq'; did you mean 'vicreg'\?; to add one, write methods/vicreq.py"
+    ):
         registry.load("methods", "vicreq")
     with pytest.raises(UnknownName, match=r"no protocol 'knm'; did you mean 'knn'\?"):
         registry.load("harness.evals", "knm")

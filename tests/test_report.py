@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from run_directories import DIGEST, FINGERPRINT, write_field, write_run
+from test_claims import collapse, load
 from test_leaderboard import frame
 
 from harness import claims, report, tracking, verdict
@@ -25,7 +26,13 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     write_field(root)
     runs = frame(root)
     current = dict.fromkeys(set(runs["recipe"]), verdict.Current(DIGEST, FINGERPRINT))
-    verdicts = verdict.check(claims.load(FOLDER / "vicreg.toml").claims, runs, current)
+    trains = "vicreg_digits_r10_e60"
+    own = load(
+        collapse(id="p/holds", recipe=f"{trains}_l1_m0_n0"),
+        collapse(id="p/differs", recipe=trains),
+        collapse(id="p/known", recipe=trains, known="it <trains>"),
+    )
+    verdicts = verdict.check([*claims.load(FOLDER / "vicreg.toml").claims, *own.claims], runs, current)
     report.write(root / "out" / "index.html", runs, tracking.curves(root, runs["run"]), verdicts)
     return (root / "out" / "index.html").read_text()
 
@@ -70,6 +77,9 @@ def test_it_holds_tables_plots_and_verdicts(page: str) -> None:
     assert "<tr class=baseline>" in page
     assert "2 collapsed" in page
     assert "<td class=good>holds at reduced scale</td>" in page
+    assert page.count("<td class=bad>differs at reduced scale</td>") == 1
+    assert page.count("<td class=none>differs at reduced scale</td>") == 1
+    assert "; known: it &lt;trains&gt;</td>" in page
     assert "vicreg/t7/l1-m0-n0/collapse" in page
     assert "loss: SSL-HSIC" in page
     assert "prefers-color-scheme: dark" in page

@@ -10,8 +10,9 @@ import pandas
 import pytest
 from run_directories import FINGERPRINT, metric_line, write_field, write_run
 
-from harness import tracking
+from harness import registry, tracking
 from harness.errors import Unavailable
+from harness.runs import RunDirectory
 
 KEY = "vicreg_digits_r10_e60/0123456789ab/seed-0"
 
@@ -87,6 +88,20 @@ def test_one_row_per_run_also_for_failed_and_live_ones(field: Path) -> None:
     assert status(field, KEY) == "FINISHED"
     assert status(field, "vicreg_digits_r10_e60_l1_m0_n0/0123456789ab/seed-0") == "FAILED"
     assert status(field, "byol_digits_r10_e60/0123456789ab/seed-0") == "RUNNING"
+
+
+def test_a_live_run_is_called_as_its_method_calls_itself(tmp_path: Path) -> None:
+    recipe = registry.recipe("vicreg_digits_r10w16_e50")
+    directory = RunDirectory(tmp_path, recipe, 0)
+    with directory.locked():
+        local = tracking.LocalRun.read(directory.path)
+    assert local.tags["label"] == recipe.method.label == "VICReg"
+    assert "label" not in local.params
+    file = directory.path / "recipe.json"
+    file.write_text(
+        json.dumps({name: value for name, value in json.loads(file.read_text()).items() if name != "label"})
+    )
+    assert tracking.LocalRun.read(directory.path).tags["label"] == "vicreg"
 
 
 def test_the_table_is_filtered(field: Path) -> None:

@@ -113,6 +113,35 @@ def test_collapse(tmp_path: Path, statuses: tuple[str, ...], expect: str, word: 
 
 
 @pytest.mark.parametrize(
+    ("statuses", "plain", "code"),
+    [(("complete",) * 2, "differs", 1), (("collapsed",) * 2, "reproduced", 0), (("complete",), "undecided", 0)],
+)
+def test_known_excuses_a_difference_and_changes_nothing_else(
+    tmp_path: Path, statuses: tuple[str, ...], plain: str, code: int
+) -> None:
+    for seed, status in enumerate(statuses):
+        write_run(tmp_path, "vicreg_digits", seed, status=status)
+    without = judge(tmp_path, collapse())
+    found = judge(tmp_path, collapse(known="measured then: it trains"))
+    assert (without.word, verdict.exit_code([without])) == (plain, code)
+    assert verdict.exit_code([found]) == 0
+    if plain == "differs":
+        assert (found.word, found.text, found.known) == ("differs", "differs at reduced scale", True)
+        assert found.why == without.why + "; known: measured then: it trains"
+        assert verdict.exit_code([found, without]) == 1
+    else:
+        assert found == without
+
+
+def test_known_comes_last_in_the_why(tmp_path: Path) -> None:
+    for recipe, top1 in (("a", 90.0), ("b", 97.0)):
+        write_seeds(tmp_path, [top1, top1 + 0.3], recipe, dirty=True)
+    found = judge(tmp_path, ordering(better="a", worse="b", protocol=KNN, known="a trains less"), allow_dirty=True)
+    assert found.why.endswith("; 4 from a dirty tree; known: a trains less")
+    assert verdict.exit_code([found]) == 0
+
+
+@pytest.mark.parametrize(
     ("change", "reason"),
     [
         ({"overrides": ("a=1",)}, "2 with overrides"),
