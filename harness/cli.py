@@ -131,8 +131,8 @@ def run(
         from harness import tracking
 
         tracking.sync(root)
-    for name, seed, overrides in wanted:
-        commands.print_record(name, seed, overrides, root)
+    for item in wanted:
+        failed += commands.print_record(*item, root)
     for line in failed:
         print(f"harness: {line}", file=sys.stderr)  # noqa: T201
     return 3 if failed else 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from harness import registry
 from harness.errors import BadRecipe, RunFailed, UnknownName
@@ -61,21 +62,20 @@ def finished(recipe: str, seed: int, overrides: tuple[str, ...], root: Path) -> 
     return directory, record
 
 
-def print_record(recipe: str, seed: int, overrides: tuple[str, ...], root: Path) -> None:
-    """One line of outcome and a table of metrics, or nothing for an unfinished run."""
+def print_record(recipe: str, seed: int, overrides: tuple[str, ...], root: Path) -> list[str]:
+    """One line of outcome and a table of metrics, or nothing for an unfinished run. Returns a line if it failed."""
     record = RunDirectory(root, registry.recipe(recipe, overrides), seed).record()
     if record is None:
-        return
+        return []
     speed = f", {record['images_per_s']:.0f} images/s" if record["images_per_s"] else ""
-    why = f" ({record['reason']})" if record["reason"] else ""
-    console.print(
-        f"{recipe} seed {seed}: {record['status']}{why}, {record['train_seconds']:.0f} s{speed}", highlight=False
-    )
-    table = Table("protocol", "split", "n", "metrics")
+    outcome = f"{recipe} seed {seed}: {record['status']}, {record['train_seconds']:.0f} s{speed}"
+    console.print(outcome, highlight=False)
+    table = Table("protocol", "split", "n", "metrics", box=box.SIMPLE_HEAD)
     for row in record["evals"]:
         metrics = ", ".join(f"{name} {value:.4g}" for name, value in row["metrics"].items())
         table.add_row(row["protocol"], row["split"], str(row["n"]), metrics)
     console.print(table)
+    return [] if record["status"] == "complete" else [f"{recipe} seed {seed} {record['status']}: {record['reason']}"]
 
 
 def load_encoder(directory: RunDirectory, px: int) -> Any:
@@ -148,23 +148,21 @@ def judge(frame: "pandas.DataFrame", ids: Sequence[str], allow_dirty: bool) -> "
 
 
 def show_verdicts(root: Path, uri: str | None, ids: Sequence[str], allow_dirty: bool, untried: bool) -> int:
-    """Print the verdicts; returns the exit code."""
+    """Print the verdicts, each in short; the page has the whole reason. Returns the exit code."""
     from harness import tracking, verdict
 
     tracking.sync(root, uri)
     verdicts = judge(tracking.table(uri or tracking.default_uri(root)), ids, allow_dirty)
     shown = [v for v in verdicts if untried or v.word != "untried"]
     table = Table(box=box.SIMPLE_HEAD, title="claims against runs", title_justify="left")
-    for header in ("claim", "verdict"):
-        table.add_column(header, no_wrap=True)
-    for header in ("printed", "ours", "why"):
-        table.add_column(header)
+    for header in ("claim", "verdict", "printed", "ours"):
+        table.add_column(header, no_wrap=header in ("claim", "verdict"))
     colours = {"reproduced": "green", "differs": "red", "regressed": "red", "undecided": "yellow"}
     for v in shown:
-        word = f"[{colours[v.word]}]{v.text}[/]" if v.word in colours else v.text
-        more = f"; {v.more} further seeds would decide" if v.more else ""
-        table.add_row(v.id, word, v.printed, v.ours, v.why + more)
-    console.print(table)
+        text = v.text + ("; known" if v.known else "") + (f" ({v.more} more seeds would decide)" if v.more else "")
+        colour = colours.get(v.word, "") if not v.known else "dim"
+        table.add_row(v.id, Text(text, colour), v.printed, v.ours or v.why)
+    console.print(table, highlight=False)
     if left_out := len(verdicts) - len(shown):
         console.print(f"{left_out} claims are untried; --untried lists them", highlight=False)
     return verdict.exit_code(verdicts)

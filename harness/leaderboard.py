@@ -249,8 +249,9 @@ def write_csv(board: "pandas.DataFrame", path: Path) -> None:
 
 
 def show(board: "pandas.DataFrame", console: "Console") -> None:
-    """The scores on a terminal, as many columns at a time as fit its width."""
-    for view in views(board):
+    """The scores on a terminal, as many columns at a time as fit its width; top5 only in the files."""
+    fifths = [name for name in dict.fromkeys(board.columns.get_level_values(0)) if name.endswith("/top5")]
+    for view in views(board.drop(columns=fifths, level=0)):
         for table in _tables(view, console.width):
             console.print(table)
         for note in view.notes:

@@ -45,7 +45,7 @@ def digits(method: MethodConfig, *, views: tuple[View, ...] = (), lr: float = 4e
     )
 
 
-def factors(method: MethodConfig, *, lr: float = 4e-3, epochs: int = 5) -> Recipe:
+def factors(method: MethodConfig, *, lr: float = 4e-3, epochs: int = 4) -> Recipe:
     """Rendered shapes in pairs at a known latent change, without further augmentation: AdaSSL's 3DIdent setting.
 
     Optimiser of SkrighYZ/AdaSSL@8f7148f6: AdamW, constant rate, decay 1e-5, global clip 1; the rate is ours, for a

@@ -10,6 +10,6 @@ def byol_digits_r10w16_e50() -> Recipe:
     return _bases.digits(byol.Config(widths=(256, 64), momentum=0.9))
 
 
-def byol_factors_r10w16_e5() -> Recipe:
-    """BYOL as under AdaSSL (distance 1 - cos), heads 256-64, a target fast enough for 80 steps."""
+def byol_factors_r10w16_e4() -> Recipe:
+    """BYOL as under AdaSSL (distance 1 - cos), heads 256-64, a target fast enough for 64 steps."""
     return _bases.factors(byol.Config(widths=(256, 64), momentum=0.98, distance=1.0), lr=2e-3)

@@ -10,6 +10,6 @@ def simclr_digits_r10w16_e50() -> Recipe:
     return _bases.digits(simclr.Config(widths=(256, 64), norm=True))
 
 
-def simclr_factors_r10w16_e5() -> Recipe:
+def simclr_factors_r10w16_e4() -> Recipe:
     """The SimCLR under AdaSSL's 3DIdent runs (temperature 0.05, clamp 20, head 128-16) without the latent."""
     return _bases.factors(simclr.Config(widths=(128, 16), last_bias=False, temperature=0.05, clamp=20.0))

@@ -25,7 +25,7 @@ METHODS = {  # a short recipe of every kind of state: teacher, own Adam, centre,
     "ssl_hsic": "ssl_hsic_digits_r10w16_e50",
     "dino": "dino_digits_r10w16_e50",
     "byol": "byol_digits_r10w16_e50",
-    "adassl_s": "adassl_s_simclr_factors_r10w16_e5",
+    "adassl_s": "adassl_s_simclr_factors_r10w16_e4",
 }
 
 

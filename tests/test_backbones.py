@@ -1,0 +1,74 @@
+"""Encoders by timm name: small stems, small ViTs, widths read from the model, and files that timm loads."""
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from harness import backbones
+from harness.errors import BadRecipe, UnknownName
+from harness.recipe import Encoder
+
+TINY = (("channels", (8, 16, 16, 24)), ("layers", (1, 1, 1, 1)))
+VIT = (
+    ("img_size", 16),
+    ("patch_size", 4),
+    ("embed_dim", 24),
+    ("depth", 2),
+    ("num_heads", 2),
+    ("dynamic_img_size", True),
+)
+ENCODERS = {
+    "small stem": (Encoder(name="resnet18_small_stem", options=TINY), 16, 24),
+    "stock stem": (Encoder(name="resnet18", options=TINY), 32, 24),
+    "small ViT": (Encoder(name="vit_tiny_patch16_224", options=VIT), 16, 24),
+    "bottleneck": (Encoder(name="resnet50_small_stem", options=TINY), 16, 96),
+    "pixels": (Encoder(name="pixels"), 8, 192),
+}
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_the_width_is_the_models_own(kind: str) -> None:
+    encoder, px, width = ENCODERS[kind]
+    backbone = backbones.build(encoder, px)
+    assert backbone.width == width
+    assert backbone(torch.rand(2, 3, px, px)).shape == (2, width)
+
+
+def test_the_small_stem_keeps_the_resolution() -> None:
+    model = timm.create_model("resnet18_small_stem", num_classes=0)
+    assert model.conv1.kernel_size == (3, 3)
+    assert model.conv1.stride == (1, 1)
+    assert isinstance(model.maxpool, torch.nn.Identity)
+    assert model.forward_features(torch.rand(1, 3, 32, 32)).shape == (1, 512, 4, 4)  # the stock stem leaves 1 x 1
+    assert sum(p.numel() for p in model.parameters()) == 11_168_832  # AdaSSL's at 64 px, its authors' code
+
+
+def test_a_vit_takes_local_crops_of_another_size() -> None:
+    backbone = backbones.build(*ENCODERS["small ViT"][:2])
+    assert backbone(torch.rand(2, 3, 8, 8)).shape == (2, 24)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ENCODERS if kind != "pixels"])
+def test_an_exported_file_loads_in_timm_and_gives_the_same_features(kind: str, tmp_path: Path) -> None:
+    encoder, px, _ = ENCODERS[kind]
+    backbone = backbones.build(encoder, px)
+    backbone(torch.rand(4, 3, px, px))  # batch statistics that differ from a new model's
+    path = tmp_path / "encoder.safetensors"
+    line = backbones.export(backbone, encoder, path)
+    loaded = eval(line, {"timm": timm})
+    x = torch.rand(3, 3, px, px)
+    assert torch.equal(loaded.eval()(x), backbone.eval()(x))
+
+
+def test_pixels_have_nothing_to_export(tmp_path: Path) -> None:
+    with pytest.raises(BadRecipe, match="encoder 'pixels' has no weights to export"):
+        backbones.export(backbones.build(Encoder(name="pixels"), 8), Encoder(name="pixels"), tmp_path / "x")
+
+
+def test_bad_encoders_are_one_line() -> None:
+    with pytest.raises(UnknownName, match=r"no encoder 'resnet18_smal_stem'; did you mean 'resnet18_small_stem'\?"):
+        backbones.build(Encoder(name="resnet18_smal_stem"), 32)
+    with pytest.raises(BadRecipe, match=r"encoder 'resnet18' with {'widht': 3} cannot take 32 px images"):
+        backbones.build(Encoder(name="resnet18", options=(("widht", 3),)), 32)

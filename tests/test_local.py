@@ -1,0 +1,43 @@
+"""The local launcher: workers share a list of runs, and one broken run does not take the others with it."""
+
+from pathlib import Path
+
+from harness import registry
+from harness.runs import RunDirectory, read_lines
+from slurm import local
+
+NAME = "vicreg_digits_r10w16_e50"
+QUICK = ("budget.epochs=1", "budget.warmup=0", "budget.batch=64", "data.train_images=128")
+
+
+def directories(root: Path, runs: list[local.Run]) -> list[RunDirectory]:
+    return [RunDirectory(root, registry.recipe(name, overrides), seed) for name, seed, overrides in runs]
+
+
+def test_two_workers_do_every_run_once(tmp_path: Path) -> None:
+    runs: list[local.Run] = [(NAME, seed, QUICK) for seed in range(3)]
+    jobs = local.launch(runs, tmp_path, None, workers=2)
+    assert [local.failures(job) for job in jobs] == [[], []]
+    for directory in directories(tmp_path, runs):
+        record = directory.record()
+        assert record is not None
+        assert record["status"] == "complete"
+        starts = [line for line in read_lines(directory.path / "attempts.jsonl") if line["event"] == "start"]
+        assert len(starts) == 1
+
+
+def test_a_broken_run_is_one_line_and_the_rest_goes_on(tmp_path: Path) -> None:
+    runs: list[local.Run] = [(NAME, 0, (*QUICK, "budget.batch=4096")), (NAME, 1, QUICK)]
+    failed = local.work(runs, str(tmp_path), None, 1)
+    why = "batch 4096 is larger than the 128 training images of 'digits'; lower budget.batch"
+    assert failed == [f"{NAME} seed 0: recipe {NAME!r}: {why}"]
+    assert directories(tmp_path, runs)[1].record() is not None
+
+
+def test_a_worker_that_dies_says_where_its_log_is(tmp_path: Path) -> None:
+    jobs = local.launch([(NAME, 0, ("budget.epochs=1000",))], tmp_path, None, workers=1)
+    jobs[0].cancel()
+    lines = local.failures(jobs[0])
+    assert len(lines) == 1
+    assert lines[0].startswith("a worker died (")
+    assert "start again to go on" in lines[0]
