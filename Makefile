@@ -14,7 +14,7 @@ test: .venv/.installed  ## the fast tests
 slow: .venv/.installed  ## the slow tests
 	$(BIN)/python -m pytest -n 2 -m "slow and not gpu and not network"
 
-check: .venv/.installed  ## exactly what CI runs: format, lint, types, fast tests
+check: .venv/.installed  ## format, lint, types, fast tests; CI runs this, then `make slow`
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

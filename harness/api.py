@@ -67,6 +67,10 @@ class MethodConfig(ABC):
     def build(self, backbone: "Backbone") -> "Method[Any]":
         """The method around an initialised backbone."""
 
+    def weights(self) -> dict[str, float]:
+        """The values of the coefficients, for the logs; a method that wraps another adds the other's."""
+        return {name: getattr(self, name) for name in self.coefficients()}
+
     @classmethod
     def coefficients(cls) -> dict[str, Coefficient]:
         return {f.name: f.metadata["coefficient"] for f in fields(cls) if "coefficient" in f.metadata}

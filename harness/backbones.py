@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from harness.api import Backbone
 from harness.errors import BadRecipe, UnknownName
 from harness.recipe import Encoder
+from harness.runs import write_atomically
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 
@@ -40,10 +41,10 @@ for _name in RESNETS:
 
 
 class TimmBackbone(Backbone):
-    def __init__(self, encoder: Encoder, px: int) -> None:
+    def __init__(self, encoder: Encoder, px: int, *more_px: int) -> None:
         super().__init__()
         self.model: nn.Module = timm.create_model(encoder.name, num_classes=0, **dict(encoder.options))
-        self.width = _width(self.model, px)
+        (self.width,) = {_width(self.model, side) for side in (px, *more_px)}
 
     def forward(self, x: Tensor) -> Tensor:
         return self.model(x)
@@ -58,28 +59,33 @@ class PixelBackbone(Backbone):
         return x.flatten(1)
 
 
-def build(encoder: Encoder, px: int) -> Backbone:
-    """An initialised backbone for images of side px. Errors: UnknownName, BadRecipe (options timm does not take)."""
+def build(encoder: Encoder, px: int, *more_px: int) -> Backbone:
+    """An initialised backbone for images of side px, and views of the further sides.
+
+    Errors: UnknownName, BadRecipe (options timm does not take, sides the encoder does not take).
+    """
     if encoder.name == "pixels":
         return PixelBackbone(px)
     if not timm.is_model(encoder.name):
         raise UnknownName("encoder", encoder.name, [*timm.list_models(), "pixels"], fix="any timm model name will do")
     try:
-        return TimmBackbone(encoder, px)
+        return TimmBackbone(encoder, px, *more_px)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        sides = ", ".join(map(str, sorted({px, *more_px})))
         raise BadRecipe(
-            f"encoder {encoder.name!r} with {dict(encoder.options)} cannot take {px} px images: {error}"
+            f"encoder {encoder.name!r} with {dict(encoder.options)} cannot take images of {sides} px: {error}; "
+            "a ViT takes several sizes with the option dynamic_img_size=True"
         ) from error
 
 
 def export(backbone: nn.Module, encoder: Encoder, path: Path) -> str:
     """Write the encoder as safetensors; returns the line of Python that loads it."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     if not isinstance(backbone, TimmBackbone):
         raise BadRecipe(f"encoder {encoder.name!r} has no weights to export")
     state = {name: value.detach().cpu().contiguous().clone() for name, value in backbone.model.state_dict().items()}
-    save_file(state, path)
+    write_atomically(path, save(state))
     options = "".join(f", {key}={value!r}" for key, value in encoder.options)
     return f"timm.create_model({encoder.name!r}, num_classes=0{options}, checkpoint_path={str(path)!r})"
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from harness.errors import HarnessError
 
-Set = Annotated[tuple[str, ...], arg(metavar="PATH=VALUE")]
+Set = Annotated[tuple[str, ...], arg(metavar="PATH=VALUE"), UseAppendAction]
 app = tyro.extras.SubcommandApp()
 
 
@@ -89,7 +89,7 @@ def show(recipe: Positional[str], set: Set = ()) -> None:
 
     Args:
         recipe: its name.
-        set: settings to override, for example optimiser.lr=0.1.
+        set: a setting to override, for example optimiser.lr=0.1; may be repeated.
     """
     import json
 
@@ -116,7 +116,7 @@ def run(
         recipes: their names.
         seeds: how many seeds of each.
         first_seed: the lowest seed.
-        set: settings to override, for example optimiser.lr=0.1; such runs are stored but barred from verdicts.
+        set: a setting to override, for example optimiser.lr=0.1; may be repeated. Such runs are barred from verdicts.
         runs: where run directories go (else HARNESS_RUNS, else ./runs).
         data_root: folder of data sets as parquet (else HARNESS_DATA, else the hub).
         workers: processes side by side where there are several runs; 0 chooses.

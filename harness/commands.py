@@ -102,18 +102,22 @@ def evaluate_again(
     """Further protocols on the stored encoder; their rows replace those of the same protocol in the record."""
     configs = tuple(registry.load("harness.evals", name).Config() for name in protocols)
     directory, record = finished(recipe, seed, overrides, root)
-    from harness import data
+    import torch
+
+    from harness import data, provenance, train
     from harness.evals import evaluate
     from harness.features import extract
 
     splits = data.load(directory.recipe.data, data_root)
-    encoder = load_encoder(directory, splits.train.pixels.shape[-1])
-    features = extract(encoder, splits, views=directory.recipe.views, seed=seed, device="cpu")
-    network = record["evals"][0]["network"] if record["evals"] else "student"
-    rows = evaluate(configs, features, network=network)
+    encoder = load_encoder(directory, record["px"])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    features = extract(encoder.to(device), splits.to(device), views=directory.recipe.views, seed=seed, device=device)
+    rows = evaluate(configs, features, network=record["network"])
     fresh = {row["protocol"] for row in rows}
-    with directory.locked():
+    with directory.locked(wait=True):
+        _, record = finished(recipe, seed, overrides, root)  # as it is now that nobody else writes it
         record["evals"] = [row for row in record["evals"] if row["protocol"] not in fresh] + rows
+        record["code"] = provenance.code(train.methods_of(directory.recipe), record["code"])
         directory.write_record(record)
 
 

@@ -11,6 +11,7 @@ HarnessError            exit code 2
 ├── NotWritable         a directory that cannot be written, or a full disk
 ├── Unavailable         a service or program that is not there (database, SLURM)
 └── RunFailed           a run that diverged, collapsed or crashed (exit code 3)
+    └── Interrupted     a run that was asked to stop and wrote a checkpoint first
 
 A message says what, where and what was expected, then the nearest name or how to fix it.
 """
@@ -65,3 +66,7 @@ class Unavailable(HarnessError):
 
 class RunFailed(HarnessError):
     exit_code = 3
+
+
+class Interrupted(RunFailed):
+    pass

@@ -240,12 +240,11 @@ def to_markdown(board: "pandas.DataFrame") -> str:
 
 def write_csv(board: "pandas.DataFrame", path: Path) -> None:
     """Everything, unrounded: one line per row, columns named `<protocol>/<metric> mean` and so on."""
-    from harness.runs import writable
+    from harness.runs import write_atomically
 
     flat = board.copy()
     flat.columns = [" ".join(name) for name in board.columns]
-    with writable(path):
-        flat.to_csv(path)
+    write_atomically(path, flat.to_csv().encode())
 
 
 def show(board: "pandas.DataFrame", console: "Console") -> None:

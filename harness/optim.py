@@ -1,7 +1,8 @@
 """Optimisers and schedules of the papers: LARS, AdamW, Adam and SGD, warm-up and cosine, clipping, frozen groups.
 
-Weight decay and LARS adaptation skip 1-D tensors (biases and norms): facebookresearch/vicreg@4e12602, main_vicreg.py,
-exclude_bias_and_norm; SkrighYZ/AdaSSL@8f7148f6 and DINO's parameter groups do the same.
+Weight decay and LARS adaptation skip 1-D tensors (biases and norms), and nothing else, not even scalars:
+facebookresearch/vicreg@4e12602, main_vicreg.py, exclude_bias_and_norm; so do SkrighYZ/AdaSSL@8f7148f6 and DINO.
+Clipping is over all parameters, those of groups with an Adam of their own too.
 """
 
 from collections.abc import Callable, Iterable

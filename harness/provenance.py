@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+CODE = ("harness", "methods", "sweeps", "slurm")
 ON_THE_PATH = (  # what can change a number; the rest of harness/ only moves or shows numbers
     "api.py", "backbones.py", "data.py", "factors.py", "features.py", "optim.py", "recipe.py", "seeding.py",
     "tables.py", "train.py", "views.py", "nn/*.py", "evals/*.py",
@@ -17,10 +18,10 @@ ON_THE_PATH = (  # what can change a number; the rest of harness/ only moves or 
 
 @cache
 def git() -> dict[str, Any]:
-    """Commit of the checkout and whether tracked files differ from it; both None outside git."""
+    """Commit of the checkout and whether its code differs from it, new files included; both None outside git."""
     try:
         commit = _git("rev-parse", "HEAD")
-        return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
+        return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--", *CODE))}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
 
@@ -38,6 +39,20 @@ def fingerprint(methods: tuple[str, ...]) -> str:
     for file in files:
         digest.update(file.relative_to(ROOT).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
+
+
+def code(methods: tuple[str, ...], earlier: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What a record says of the code that made it: commit, dirty, fingerprint.
+
+    earlier: the same of the attempts before this one. If the code has changed since, the fingerprint names both, so
+    it equals no checkout's and verdicts bar the record.
+    """
+    now = git() | {"fingerprint": fingerprint(methods)}
+    if earlier and earlier["fingerprint"] != now["fingerprint"]:
+        now["fingerprint"] = f"{earlier['fingerprint']}+{now['fingerprint']}"
+    if earlier and earlier["dirty"]:
+        now["dirty"] = True
+    return now
 
 
 def packages() -> dict[str, str]:

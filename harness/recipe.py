@@ -139,11 +139,12 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """12 hex digits over all that shapes the weights. Name, overrides' spelling and evaluations are left out:
+        """12 hex digits over all that shapes the weights. Names, overrides' spelling and evaluations are left out:
         evaluations read the weights, and state their own settings in each record."""
         from harness.data import revision  # late, as in check
 
         shaping = {k: v for k, v in self.resolved().items() if k not in ("name", "overrides", "evals")}
+        shaping["encoder"].pop("label")
         shaping |= {"data_revision": revision(self.data.name), "seed_policy": SEED_POLICY}
         text = json.dumps(shaping, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]

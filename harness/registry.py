@@ -6,11 +6,13 @@ harness/evals/ is a protocol.
 
 import ast
 import importlib
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_type_hints
+
+from typeguard import TypeCheckError, check_type
 
 from harness.errors import BadRecipe, UnknownName
 from harness.recipe import Recipe, check
@@ -59,12 +61,15 @@ def recipe(name: str, overrides: tuple[str, ...] = ()) -> Recipe:
     if name not in where:
         raise UnknownName("recipe", name, where, fix="`harness list` shows all")
     try:
+        kept: list[str] = []
         found = replace(getattr(load("sweeps", where[name]), name)(), name=name)
         for text in overrides:
-            found = override(found, text)
-    except ValueError as error:  # a Config's own check
+            changed = override(found, text)
+            if changed != found:  # the default spelled out is no override
+                found, kept = changed, [*kept, text]
+    except (ValueError, TypeError) as error:  # a Config's own check
         raise BadRecipe(f"recipe {name!r}: {error}") from error
-    found = replace(found, overrides=tuple(overrides))
+    found = replace(found, overrides=tuple(kept))
     check(found)
     return found
 
@@ -76,35 +81,42 @@ def override(found: Recipe, text: str) -> Recipe:
         raise BadRecipe(f"override {text!r} is not of the form path=value, for example optimiser.lr=0.1")
     if path.split(".")[0] in ("name", "overrides"):
         raise BadRecipe(f"override {text!r}: a recipe's name and overrides are not settings")
+    if path.split(".")[0] == "evals":
+        raise BadRecipe(f"override {text!r}: evaluations do not shape a run; `harness eval` adds to a finished one")
     changed: Recipe = _set(found, path.split("."), value, text)
     return changed
 
 
 def _set(node: Any, path: list[str], value: str, text: str) -> Any:
     """A copy of the tree with one leaf replaced."""
-    if not path:
-        return _parse(value, node, text)
     head, rest = path[0], path[1:]
     if isinstance(node, tuple):
         known = [str(i) for i in range(len(node))]
         if head not in known:
             raise UnknownName("position", head, known, fix=f"in override {text!r}")
+        if not rest:
+            raise BadRecipe(f"override {text!r}: give the whole tuple, or a setting of that position")
         return tuple(_set(item, rest, value, text) if str(i) == head else item for i, item in enumerate(node))
-    known = list(getattr(node, "__dataclass_fields__", ()))
+    known = [f.name for f in fields(node)] if is_dataclass(node) else []
     if head not in known:
         raise UnknownName("setting", head, known, fix=f"in override {text!r}")
-    return replace(node, **{head: _set(getattr(node, head), rest, value, text)})
+    old = getattr(node, head)
+    hint = get_type_hints(type(node))[head]
+    return replace(node, **{head: _set(old, rest, value, text) if rest else _parse(value, old, hint, text)})
 
 
-def _parse(value: str, old: Any, text: str) -> Any:
+def _parse(value: str, old: Any, hint: Any, text: str) -> Any:
     try:
         new = ast.literal_eval(value)
     except (ValueError, SyntaxError):
         new = {"true": True, "false": False, "none": None}.get(value.lower(), value)
-    if isinstance(old, float) and isinstance(new, int) and not isinstance(new, bool):
+    if isinstance(old, float) and type(new) is int:
         new = float(new)
-    if old is not None and new is not None and type(new) is not type(old):
-        raise BadRecipe(f"override {text!r}: expected {type(old).__name__} (now {old!r}), got {new!r}")
+    try:
+        check_type(new, hint)
+    except TypeCheckError as error:
+        wanted = getattr(hint, "__name__", str(hint)) if isinstance(hint, type) else str(hint)
+        raise BadRecipe(f"override {text!r}: expected {wanted} (now {old!r}), got {new!r}") from error
     return new
 
 

@@ -113,18 +113,28 @@ class RunDirectory:
             yield
 
     def _claim(self) -> None:
+        for left in self.path.glob(".*.[0-9]*"):  # half-written files of attempts that were killed
+            left.unlink(missing_ok=True)
         file = self.path / "recipe.json"
-        label = self.recipe.method.label
-        mine = {"digest": self.recipe.digest, "seed": self.seed, "label": label, **self.recipe.resolved()}
-        if file.exists():
-            theirs = json.loads(file.read_text())
-            if theirs.get("digest") != self.recipe.digest:
-                raise RunConflict(
-                    f"{self.path} holds a run of digest {theirs.get('digest')}, this recipe's is {self.recipe.digest}; "
-                    "move the directory away, or choose another place with --runs"
-                )
+        mine = {
+            "digest": self.recipe.digest,
+            "seed": self.seed,
+            "label": self.recipe.method.label,
+            **self.recipe.resolved(),
+        }
+        if not file.exists():
+            write_atomically(file, (json.dumps(mine, indent=1) + "\n").encode())
             return
-        write_atomically(file, (json.dumps(mine, indent=1) + "\n").encode())
+        way_out = "move the directory away, or choose another place with --runs"
+        try:
+            theirs = json.loads(file.read_text())
+        except json.JSONDecodeError as error:
+            raise RunConflict(f"{file} is damaged ({error}); {way_out}") from error
+        if (theirs.get("digest"), theirs.get("seed")) != (self.recipe.digest, self.seed):
+            raise RunConflict(
+                f"{self.path} holds a run of digest {theirs.get('digest')} and seed {theirs.get('seed')}, "
+                f"this one has {self.recipe.digest} and {self.seed}; {way_out}"
+            )
 
     def append(self, file: str, line: dict[str, Any]) -> None:
         """One line at the end of a JSONL file; a half-written line of a killed attempt is closed first."""

@@ -20,7 +20,7 @@ from torch import Tensor
 from harness import backbones, checkpoint, data, provenance
 from harness.api import Batch, Clock, Draws, Method, Step
 from harness.data import Splits
-from harness.errors import BadRecipe, RunFailed
+from harness.errors import BadRecipe, Interrupted
 from harness.evals import check as check_protocols
 from harness.evals import evaluate
 from harness.evals.collapse import effective_rank, embedding_std
@@ -35,12 +35,8 @@ from harness.views import make_views
 
 LOG_EVERY = 50  # steps; at least once per epoch
 CHECKPOINT_EVERY_S = 60.0
-COLLAPSE_AFTER = 0.2  # share of the run before which a collapse may still recover
-COLLAPSE_LINES = 3  # logged lines in a row
-
-
-class Interrupted(RunFailed):
-    """The run was asked to stop (SIGTERM, SIGUSR2, Ctrl-C) and wrote a checkpoint first."""
+COLLAPSE_AFTER = 0.2  # ours: share of the run before which a collapse may still recover
+COLLAPSE_LINES = 3  # ours: logged lines in a row
 
 
 def run(
@@ -64,14 +60,14 @@ def run(
             return record
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         splits = data.load(recipe.data, data_root).to(device)
-        session = Session(directory, splits, device)
+        attempt = Attempt(directory, splits, device)
         with _signals() as stop:
-            status, reason = session.train(stop, show, checkpoint_every_s)
-        return session.finish(status, reason)
+            status, reason = attempt.train(stop, show, checkpoint_every_s)
+        return attempt.finish(status, reason)
 
 
-class Session:
-    """One attempt at a run: the objects of the loop and where it stands."""
+class Attempt:
+    """One start of a run on a machine: the objects of the loop and where it stands."""
 
     def __init__(self, directory: RunDirectory, splits: Splits, device: str) -> None:
         recipe, seed = directory.recipe, directory.seed
@@ -86,7 +82,7 @@ class Session:
         self.per_epoch, self.steps = per_epoch, recipe.budget.epochs * per_epoch
         seed_global(seed, "init")
         px = splits.train.pixels.shape[-1]
-        backbone = backbones.build(recipe.encoder, px)
+        backbone = backbones.build(recipe.encoder, px, *(view.px for view in recipe.views))
         try:
             # channels_last: 15-100 % faster for convolutions, on CPU as on GPU
             self.method: Method[Any] = recipe.method.build(backbone).to(device)
@@ -95,6 +91,7 @@ class Session:
             raise BadRecipe(f"recipe {recipe.name!r}: {error}") from error
         self.training = Training(self.method, recipe.optimiser, recipe.budget.batch, recipe.budget.warmup * per_epoch)
         self.probe = OnlineProbe(backbone.width, splits.classes).to(device) if recipe.online_probe else None
+        self.code = provenance.code(methods_of(recipe))
         self.step = 0
         self.seconds = 0.0
         self.images = 0
@@ -111,6 +108,8 @@ class Session:
             "seconds": self.seconds,
             "images": self.images,
             "low": self.low,
+            "threads": torch.get_num_threads(),
+            "code": self.code,
             "interval": self.interval.sums,
             "interval_steps": self.interval.steps,
             "method": self.method.state_dict(),
@@ -125,6 +124,8 @@ class Session:
         if state is None:
             return
         self.step, self.seconds, self.images, self.low = state["step"], state["seconds"], state["images"], state["low"]
+        torch.set_num_threads(state["threads"])  # sums in another order would end in other bits
+        self.code = provenance.code(methods_of(self.recipe), state["code"])
         self.interval = Interval(state["interval"], state["interval_steps"])
         self.method.load_state_dict(state["method"])
         self.training.load_state_dict(state["training"])
@@ -145,9 +146,12 @@ class Session:
                 status, reason = self.one_step(bar)
                 if stop and self.step < self.steps and status == "complete":
                     status, reason = "interrupted", stop[0]
-                if status == "interrupted" or time.monotonic() - saved >= checkpoint_every_s:
+                late = time.monotonic() - saved >= checkpoint_every_s
+                if status == "interrupted" or (late and status == "complete"):
                     checkpoint.save(self.directory.path, self.step, self.state())
                     saved = time.monotonic()
+        if status == "complete" and not all(p.isfinite().all() for p in self.method.parameters()):
+            status, reason = "diverged", f"weights are not finite after the last step, {self.step}"
         if self.steps and status == "complete":
             checkpoint.save(self.directory.path, self.step, self.state())
         self.directory.attempt("end", number, self.step, status=status, reason=reason)
@@ -205,7 +209,7 @@ class Session:
             "time": now(),
             "loss": means.pop("loss"),
             "terms": {name.removeprefix("terms/"): value for name, value in means.items()},
-            "coefficients": {name: getattr(self.recipe.method, name) for name in self.recipe.method.coefficients()},
+            "coefficients": self.recipe.method.weights(),
             "lr": self.training.lr(clock),
             "weight_decay": self.training.weight_decay(clock),
             "embedding_std": float(embedding_std(embedding)),
@@ -257,7 +261,8 @@ class Session:
             "steps": self.step,
             "status": status,
             "reason": reason,
-            "code": provenance.git() | {"fingerprint": provenance.fingerprint(methods_of(recipe))},
+            "code": self.code,
+            "network": network,
             "data": {"name": self.splits.name, "revision": self.splits.revision},
             "packages": provenance.packages(),
             "device": {"name": provenance.device_name(self.device), "count": 1},
@@ -297,7 +302,7 @@ class Interval:
 def is_collapsed(line: dict[str, Any]) -> bool:
     """All embeddings in one direction (std), or on a line (rank), or shrunk to a point (scale).
 
-    0.01 is where VICReg's variance term loses its gradient: the square root of its epsilon, 1e-4.
+    0.01 is where VICReg's variance term loses its gradient: the square root of its epsilon, 1e-4. The others are ours.
     """
     return line["embedding_std"] < 0.02 or line["effective_rank"] < 1.5 or line["embedding_scale"] < 0.01
 
@@ -317,6 +322,8 @@ def _signals() -> Iterator[list[str]]:
     asked: list[str] = []
 
     def note(number: int, frame: FrameType | None) -> None:
+        if asked:  # a second one does not wait for the end of the step
+            raise KeyboardInterrupt
         asked.append(signal.Signals(number).name)
 
     caught = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from harness.runs import RunDirectory
 
 LINE_EVERY_S = 15.0
+LIVE_S = 60.0  # a run that has not written for so long is not shown as running
 
 
 def watch(directories: Sequence[RunDirectory], alive: Callable[[], bool], every_s: float = 0.5) -> None:
@@ -58,7 +59,8 @@ def _state(directory: RunDirectory) -> dict[str, Any]:
     if (directory.path / "record.json").exists():
         return {"done": True, "live": False, "epoch": 0}
     line = _last_line(directory.metrics)
-    return {"done": False, "live": bool(line), "epoch": int(line.get("epoch", 0))}
+    live = bool(line) and time.time() - directory.metrics.stat().st_mtime < LIVE_S
+    return {"done": False, "live": live, "epoch": int(line.get("epoch", 0))}
 
 
 def _last_line(path: Path) -> dict[str, Any]:

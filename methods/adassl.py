@@ -62,6 +62,9 @@ class Config(MethodConfig):
     def label(self) -> str:
         return f"{self.title}-{self.variant.upper()} ({self.base.label})"
 
+    def weights(self) -> dict[str, float]:
+        return self.base.weights() | super().weights()
+
     def requirements(self) -> Requirements:
         needs = self.base.requirements()
         return replace(needs, views=("global",) * 4, sources=(0, 1, 1, 0)) if self.third_view else needs

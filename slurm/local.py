@@ -5,12 +5,14 @@ directory's lock), so a worker that is left over from a killed launch does no ha
 """
 
 import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 import submitit
 
-from harness.errors import HarnessError, RunConflict
+from harness.errors import HarnessError, Interrupted, RunConflict
 
 Run = tuple[str, int, tuple[str, ...]]  # recipe name, seed, overrides
 
@@ -20,21 +22,35 @@ def launch(runs: Sequence[Run], root: Path, data_root: Path | None, workers: int
     workers = min(len(runs), workers or max(2, (os.cpu_count() or 2) // 2))
     threads = max(1, (os.cpu_count() or 1) // workers)
     executor = submitit.LocalExecutor(folder=root / "launches")
-    executor.update_parameters(timeout_min=60 * 24 * 14, visible_gpus=())
+    executor.update_parameters(timeout_min=60 * 24 * 14)
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES")  # submitit hides all of them from its local jobs
+    data = str(data_root) if data_root else None
     with executor.batch():
-        return [
-            executor.submit(work, list(runs), str(root), str(data_root) if data_root else None, threads)
-            for _ in range(workers)
-        ]
+        return [executor.submit(worker, list(runs), str(root), data, threads, n, gpus) for n in range(workers)]
 
 
-def work(runs: list[Run], root: str, data_root: str | None, threads: int) -> list[str]:
-    """One worker: every run once, first those nobody holds. Returns a line for each run that failed."""
+def worker(runs: list[Run], root: str, data_root: str | None, threads: int, number: int, gpus: str | None) -> list[str]:
+    """Process `number` of a launch, see `work`. gpus: CUDA_VISIBLE_DEVICES where it was launched, shared in turns."""
+    for asked in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(asked, _stop)  # submitit ignores SIGTERM; the training loop has handlers of its own meanwhile
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    if gpus is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus
     import torch
 
+    torch.set_num_threads(threads)
+    device = f"cuda:{number % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
+    return work(runs, Path(root), Path(data_root) if data_root else None, device)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(f"a worker was stopped by {signal.Signals(number).name}; start again to go on")
+
+
+def work(runs: list[Run], root: Path, data_root: Path | None, device: str) -> list[str]:
+    """Every run once, first those nobody holds. Returns a line for each that failed."""
     from harness import registry, train
 
-    torch.set_num_threads(threads)
     failed: dict[Run, str] = {}
     for wait in (False, True):  # the second pass waits for runs that others held, and finds them finished
         for item in runs:
@@ -42,16 +58,11 @@ def work(runs: list[Run], root: str, data_root: str | None, threads: int) -> lis
                 continue
             name, seed, overrides = item
             try:
-                train.run(
-                    registry.recipe(name, overrides),
-                    seed,
-                    Path(root),
-                    data_root=Path(data_root) if data_root else None,
-                    wait=wait,
-                )
+                recipe = registry.recipe(name, overrides)
+                train.run(recipe, seed, root, data_root=data_root, device=device, wait=wait)
             except RunConflict:
                 continue
-            except train.Interrupted as error:
+            except Interrupted as error:
                 return [*failed.values(), str(error)]
             except HarnessError as error:
                 failed[item] = f"{name} seed {seed}: {error}"

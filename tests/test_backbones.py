@@ -70,5 +70,8 @@ def test_pixels_have_nothing_to_export(tmp_path: Path) -> None:
 def test_bad_encoders_are_one_line() -> None:
     with pytest.raises(UnknownName, match=r"no encoder 'resnet18_smal_stem'; did you mean 'resnet18_small_stem'\?"):
         backbones.build(Encoder(name="resnet18_smal_stem"), 32)
-    with pytest.raises(BadRecipe, match=r"encoder 'resnet18' with {'widht': 3} cannot take 32 px images"):
+    with pytest.raises(BadRecipe, match=r"encoder 'resnet18' with {'widht': 3} cannot take images of 32 px"):
         backbones.build(Encoder(name="resnet18", options=(("widht", 3),)), 32)
+    rigid = Encoder(name="vit_tiny_patch16_224", options=(("img_size", 16), ("patch_size", 4)))
+    with pytest.raises(BadRecipe, match=r"cannot take images of 8, 16 px: .*; a ViT takes several sizes"):
+        backbones.build(rigid, 16, 8)

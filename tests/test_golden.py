@@ -34,20 +34,20 @@ def losses(name: str, root: Path) -> list[float]:
     recipe = replace(recipe, budget=replace(recipe.budget, batch=64))
     directory = RunDirectory(root, recipe, 0)
     with directory.locked():
-        session = train.Session(directory, data.load(recipe.data), "cpu")
-        session.method.train()
+        attempt = train.Attempt(directory, data.load(recipe.data), "cpu")
+        attempt.method.train()
         found: list[float] = []
-        step = session.method.step
+        step = attempt.method.step
 
         def noted(batch: Batch) -> Step:
             out = step(batch)
             found.append(float(out.loss.detach()))
             return out
 
-        session.method.step = noted  # type: ignore[method-assign]
+        attempt.method.step = noted  # type: ignore[method-assign]
         bar = Bar(name, STEPS, 0, show=False)
         for _ in range(STEPS):
-            session.one_step(bar)
+            attempt.one_step(bar)
     return found
 
 

@@ -1,6 +1,11 @@
 """The local launcher: workers share a list of runs, and one broken run does not take the others with it."""
 
+import os
+import signal
+import time
 from pathlib import Path
+
+import submitit
 
 from harness import registry
 from harness.runs import RunDirectory, read_lines
@@ -28,16 +33,36 @@ def test_two_workers_do_every_run_once(tmp_path: Path) -> None:
 
 def test_a_broken_run_is_one_line_and_the_rest_goes_on(tmp_path: Path) -> None:
     runs: list[local.Run] = [(NAME, 0, (*QUICK, "budget.batch=4096")), (NAME, 1, QUICK)]
-    failed = local.work(runs, str(tmp_path), None, 1)
+    failed = local.work(runs, tmp_path, None, "cpu")
     why = "batch 4096 is larger than the 128 training images of 'digits'; lower budget.batch"
     assert failed == [f"{NAME} seed 0: recipe {NAME!r}: {why}"]
     assert directories(tmp_path, runs)[1].record() is not None
 
 
-def test_a_worker_that_dies_says_where_its_log_is(tmp_path: Path) -> None:
-    jobs = local.launch([(NAME, 0, ("budget.epochs=1000",))], tmp_path, None, workers=1)
+LONG = (*QUICK[1:], "budget.epochs=5000")
+
+
+def started(root: Path) -> tuple[list[submitit.Job[list[str]]], RunDirectory]:
+    """One worker in the middle of a long run."""
+    runs: list[local.Run] = [(NAME, 0, LONG)]
+    jobs, (directory,) = local.launch(runs, root, None, workers=1), directories(root, runs)
+    deadline = time.monotonic() + 120
+    while not read_lines(directory.metrics) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return jobs, directory
+
+
+def test_a_cancelled_worker_writes_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None:
+    jobs, directory = started(tmp_path)
     jobs[0].cancel()
-    lines = local.failures(jobs[0])
-    assert len(lines) == 1
-    assert lines[0].startswith("a worker died (")
-    assert "start again to go on" in lines[0]
+    (line,) = local.failures(jobs[0])
+    assert "start it again to go on" in line
+    assert list(directory.path.glob("checkpoint-*.pt"))
+
+
+def test_a_worker_that_dies_says_where_its_log_is(tmp_path: Path) -> None:
+    jobs, directory = started(tmp_path)
+    os.kill(read_lines(directory.path / "attempts.jsonl")[0]["pid"], signal.SIGKILL)
+    (line,) = local.failures(jobs[0])
+    assert line.startswith("a worker died (")
+    assert line.endswith("start again to go on")

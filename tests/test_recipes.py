@@ -72,6 +72,16 @@ def test_recipes_are_frozen_all_the_way() -> None:
         assert value is None or isinstance(value, bool | int | float | str), path
 
 
+def test_an_override_that_changes_nothing_is_none() -> None:
+    plain = registry.recipe(ONE)
+    assert registry.recipe(ONE, (f"optimiser.lr={plain.optimiser.lr}",)) == plain
+
+
+def test_a_label_for_tables_does_not_change_the_digest() -> None:
+    recipe = registry.recipe(ONE)
+    assert replace(recipe, encoder=replace(recipe.encoder, label="another")).digest == recipe.digest
+
+
 def test_overrides_are_stored() -> None:
     recipe = registry.recipe(ONE, ("optimiser.lr=1", "views.0.flip=0.5", "data.train_images=200"))
     assert recipe.optimiser.lr == 1.0
@@ -89,6 +99,12 @@ def test_overrides_are_stored() -> None:
         ("views.7.flip=1", UnknownName, "no position '7'; known: 0, 1"),
         ("optimiser.lr", BadRecipe, "not of the form path=value"),
         ("optimiser.lr=fast", BadRecipe, r"override 'optimiser.lr=fast': expected float \(now .*\), got 'fast'"),
+        ("optimiser.clip_global=abc", BadRecipe, r"expected float \| None \(now None\), got 'abc'"),
+        ("budget.epochs=None", BadRecipe, r"expected int \(now 50\), got None"),
+        ("method.title=x", UnknownName, "no setting 'title'"),
+        ("views.0=3", BadRecipe, "give the whole tuple, or a setting of that position"),
+        ("evals.2.k=5", BadRecipe, "evaluations do not shape a run; `harness eval` adds to a finished one"),
+        ("method.widths=(1.5,)", BadRecipe, "expected tuple"),
         ("budget.epochs=1.5", BadRecipe, "expected int"),
         ("name=x", BadRecipe, "not settings"),
         ("budget.warmup=99", BadRecipe, "warm-up of 99 epochs is longer than the run of 50; lower budget.warmup"),

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from harness import checkpoint, registry, train
-from harness.errors import BadCheckpoint, NotWritable, RunConflict
+from harness.errors import BadCheckpoint, Interrupted, NotWritable, RunConflict
 from harness.recipe import Recipe
 from harness.runs import RunDirectory, read_lines
 
@@ -76,16 +76,16 @@ def test_interrupted_in_the_middle_of_an_epoch_equals_uninterrupted(name: str, t
     whole = run(recipe, tmp_path / "whole")
     for stop_at in (3, 6):  # inside the first and the second epoch
         with pytest.MonkeyPatch.context() as patch:
-            original = train.Session.one_step
+            original = train.Attempt.one_step
 
-            def step(self: train.Session, bar: Any, at: int = stop_at, original: Any = original) -> tuple[str, str]:
+            def step(self: train.Attempt, bar: Any, at: int = stop_at, original: Any = original) -> tuple[str, str]:
                 out = original(self, bar)
                 if self.step == at:
                     checkpoint.save(self.directory.path, self.step, self.state())
                     raise KeyboardInterrupt
                 return out
 
-            patch.setattr(train.Session, "one_step", step)
+            patch.setattr(train.Attempt, "one_step", step)
             with pytest.raises(KeyboardInterrupt):
                 run(recipe, tmp_path / "cut")
     resumed = run(recipe, tmp_path / "cut")
@@ -139,7 +139,7 @@ def test_a_signal_writes_a_checkpoint_and_ends_the_attempt(tmp_path: Path) -> No
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=ask_to_stop, daemon=True).start()
-    with pytest.raises(train.Interrupted, match=r"stopped at step .* by SIGTERM; start it again to go on"):
+    with pytest.raises(Interrupted, match=r"stopped at step .* by SIGTERM; start it again to go on"):
         run(recipe, tmp_path)
     state, _ = checkpoint.newest(directory.path)
     assert state is not None
@@ -214,7 +214,8 @@ def test_one_directory_one_recipe_one_writer(tmp_path: Path) -> None:
     file = directory.path / "recipe.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"digest": "0" * 12}))
     with pytest.raises(
-        RunConflict, match=rf"holds a run of digest 0{{12}}, this recipe's is {recipe.digest}; move the directory away"
+        RunConflict,
+        match=rf"holds a run of digest 0{{12}} and seed 0, this one has {recipe.digest} and 0; move",
     ):
         run(recipe, tmp_path)
 

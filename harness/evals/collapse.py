@@ -59,8 +59,7 @@ def effective_rank(z: Tensor) -> float:
     From the eigenvalues of the smaller Gram matrix, in float64 so that squaring costs no digit that counts. nan if z
     is not finite, 0 if it is 0.
     """
-    z = z.detach()
-    z = (z.cpu() if z.device.type == "mps" else z).double()  # Apple GPUs have no float64
+    z = z.detach().double()
     if not bool(z.isfinite().all()):
         return float("nan")
     gram = z @ z.T if z.shape[0] < z.shape[1] else z.T @ z
