@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 
-from harness.errors import HarnessError
+from harness.errors import BadCommand, HarnessError
 
 Set = Annotated[tuple[str, ...], arg(metavar="PATH=VALUE"), UseAppendAction]
 app = tyro.extras.SubcommandApp()
@@ -36,6 +36,15 @@ def call(words: list[str]) -> int:
             traceback.print_exc()
         print(f"harness: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
+    except BrokenPipeError:  # the reader of a pipe has gone, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        kind = type(error).__name__
+        print(f"harness: crashed with {kind}: {error}; --debug shows where", file=sys.stderr)  # noqa: T201
+        return 3
     except KeyboardInterrupt:
         print("harness: stopped; start the same command again to go on", file=sys.stderr)  # noqa: T201
         return 3
@@ -124,6 +133,10 @@ def run(
     """
     from harness import commands
 
+    if not recipes:
+        raise BadCommand("name at least one recipe; `harness list` shows them")
+    if seeds < 1 or first_seed < 0:
+        raise BadCommand(f"--seeds is {seeds} and --first-seed {first_seed}; expected 1 or more, and 0 or more")
     root = _root(runs)
     wanted = [(name, seed, set) for name in recipes for seed in range(first_seed, first_seed + seeds)]
     failed = commands.run_all(wanted, root, data_root, workers)
@@ -159,6 +172,8 @@ def eval_(
     """
     from harness import commands
 
+    if not protocols:
+        raise BadCommand("name at least one protocol; `harness list protocols` shows them")
     commands.evaluate_again(recipe, seed, set, protocols, _root(runs), data_root)
     commands.print_record(recipe, seed, set, _root(runs))
 
@@ -171,10 +186,14 @@ def sync(runs: Path | None = None, mlflow: str | None = None) -> None:
         runs: where run directories are.
         mlflow: tracking URI (else an SQLite file beside the runs).
     """
-    from harness import tracking
+    from harness import commands, tracking
 
     root = _root(runs)
-    say(str(tracking.sync(root, mlflow)))
+    commands.need_runs(root)
+    counts = tracking.sync(root, mlflow)
+    say(str(counts))
+    for line in counts.problems:
+        print(f"harness: left out {line}", file=sys.stderr)  # noqa: T201
     say(f"look at them: mlflow ui --backend-store-uri {mlflow or tracking.default_uri(root)}")
 
 
@@ -192,7 +211,8 @@ def leaderboard(
     """
     from harness import commands
 
-    commands.show_leaderboard(_root(runs), mlflow, dataset, overrides)
+    page = commands.show_leaderboard(_root(runs), mlflow, dataset, overrides)
+    say(f"wrote {page} and, beside it, leaderboard.md and leaderboard.csv")
 
 
 @app.command

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import registry
-from harness.errors import BadRecipe, RunFailed, UnknownName
+from harness.errors import BadRecipe, RunFailed, Unavailable, UnknownName
 from harness.runs import RunDirectory, writable, write_atomically
 from harness.watch import watch
 
@@ -30,6 +30,8 @@ def run_all(wanted: Sequence[Run], root: Path, data_root: Path | None, workers: 
     with writable(root):
         root.mkdir(parents=True, exist_ok=True)
     missing = [run for run, directory in zip(wanted, directories, strict=True) if directory.record() is None]
+    if done := len(wanted) - len(missing):
+        console.print(f"{done} of {len(wanted)} runs are finished already", highlight=False)
     if len(missing) == 1:
         from harness import train
 
@@ -134,6 +136,13 @@ def export(recipe: str, seed: int, overrides: tuple[str, ...], to: Path, root: P
     return f"wrote {to}\n{first}import timm\nmodel = {line}"
 
 
+def need_runs(root: Path, uri: str | None = None) -> None:
+    """Errors: Unavailable where there is nothing to show yet; another tracking URI may hold runs from elsewhere."""
+    if uri is None and not any(root.glob("*/*/seed-*/recipe.json")):
+        problem = "is no folder" if not root.is_dir() else "holds no runs"
+        raise Unavailable(f"{root} {problem}; `harness run <recipe>` makes one, --runs says where they are")
+
+
 def judge(frame: "pandas.DataFrame", ids: Sequence[str], allow_dirty: bool) -> "list[Verdict]":
     """Every claim whose id starts with one of `ids` (all, if none) against the runs of a `tracking.table`."""
     from harness import claims, provenance, train, verdict
@@ -155,6 +164,7 @@ def show_verdicts(root: Path, uri: str | None, ids: Sequence[str], allow_dirty: 
     """Print the verdicts, each in short; the page has the whole reason. Returns the exit code."""
     from harness import tracking, verdict
 
+    need_runs(root, uri)
     tracking.sync(root, uri)
     verdicts = judge(tracking.table(uri or tracking.default_uri(root)), ids, allow_dirty)
     shown = [v for v in verdicts if untried or v.word != "untried"]
@@ -167,6 +177,8 @@ def show_verdicts(root: Path, uri: str | None, ids: Sequence[str], allow_dirty: 
         colour = colours.get(v.word, "") if not v.known else "dim"
         table.add_row(v.id, Text(text, colour), v.printed, v.ours or v.why)
     console.print(table, highlight=False)
+    if any("dirty tree" in v.why for v in shown if v.word == "barred"):
+        console.print("commit and run again, or judge them here with --allow-dirty", highlight=False)
     if left_out := len(verdicts) - len(shown):
         console.print(f"{left_out} claims are untried; --untried lists them", highlight=False)
     return verdict.exit_code(verdicts)
@@ -174,10 +186,15 @@ def show_verdicts(root: Path, uri: str | None, ids: Sequence[str], allow_dirty: 
 
 def show_leaderboard(root: Path, uri: str | None, dataset: str | None, overrides: bool) -> Path:
     """Print the tables, write leaderboard.md, .csv and .html beside the runs; returns the page's path."""
-    from harness import leaderboard, report, tracking
+    from harness import data, leaderboard, report, tracking
 
+    if dataset is not None:
+        data.revision(dataset)  # refuses a name that is no data set
+    need_runs(root, uri)
     tracking.sync(root, uri)
     frame = tracking.table(uri or tracking.default_uri(root), dataset=dataset)
+    if dataset is not None and frame.empty:
+        raise Unavailable(f"no runs on {dataset!r} in {root}; the tables are left as they are")
     board = leaderboard.leaderboard(frame, overrides=overrides)
     leaderboard.show(board, console)
     with writable(root):

@@ -1,6 +1,7 @@
 """Every error a user can cause, as one tree. The command line prints them in one line and never a traceback.
 
 HarnessError            exit code 2
+├── BadCommand          a command line that lacks something
 ├── UnknownName         a method, recipe, protocol, data set or override that does not exist
 ├── BadRecipe           a recipe that contradicts itself or its method
 ├── BadClaim            a claims file with a wrong field
@@ -27,9 +28,14 @@ class HarnessError(Exception):
 class UnknownName(HarnessError):
     def __init__(self, kind: str, name: str, known: Iterable[str], fix: str = "") -> None:
         known = sorted(known)
-        near = get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
+        near = get_close_matches(name, known, n=1, cutoff=0.5) or [one for one in known if one.startswith(name)]
+        few = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {few or 'none'}"
         super().__init__(f"no {kind} {name!r}; {hint}" + (f"; {fix}" if fix else ""))
+
+
+class BadCommand(HarnessError):
+    pass
 
 
 class BadRecipe(HarnessError):

@@ -6,6 +6,7 @@ its digest covers everything that can change the weights that come out.
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar
 
@@ -171,6 +172,9 @@ def check(recipe: Recipe) -> None:
     data.check(recipe.data)
     where = f"recipe {recipe.name!r}"
     budget, needs = recipe.budget, recipe.method.requirements()
+    for what, value, fine, expected in _ranges(recipe):
+        if not fine:
+            raise BadRecipe(f"{where}: {what} is {value!r}, expected {expected}")
     if budget.epochs and not needs.views:
         raise BadRecipe(f"{where}: {recipe.method.label} is never trained; set budget.epochs to 0")
     if not recipe.online_probe and any(one.protocol == "online_linear" for one in recipe.evals):
@@ -206,6 +210,29 @@ def check(recipe: Recipe) -> None:
         raise BadRecipe(
             f"{where}: optimiser.name is {recipe.optimiser.name!r}, expected 'lars', 'adamw', 'adam' or 'sgd'"
         )
+
+
+def _ranges(recipe: Recipe) -> Iterator[tuple[str, Any, bool, str]]:
+    """Every setting with a range: its path, its value, whether it is fine, and what would be."""
+    o, b = recipe.optimiser, recipe.budget
+    yield "optimiser.lr", o.lr, 0 < o.lr < float("inf"), "a number above 0"
+    yield "optimiser.momentum", o.momentum, 0 <= o.momentum < 1, "0 to 1"
+    yield "optimiser.weight_decay", o.weight_decay, o.weight_decay >= 0, "0 or more"
+    yield "budget.epochs", b.epochs, b.epochs >= 0, "0 or more"
+    yield "budget.warmup", b.warmup, b.warmup >= 0, "0 or more"
+    n = recipe.data.train_images
+    yield "data.train_images", n, n is None or n >= 1, "images, or None for all"
+    widths = getattr(recipe.method, "widths", (1,))
+    yield "method.widths", widths, len(widths) > 0 and min(widths) >= 1, "one or more positive widths"
+    for i, view in enumerate(recipe.views):
+        yield f"views.{i}.px", view.px, view.px >= 1, "1 or more"
+        yield f"views.{i}.count", view.count, view.count >= 1, "1 or more"
+        yield f"views.{i}.source", view.source, view.source in (0, 1), "0 or 1"
+        yield f"views.{i}.scale", view.scale, 0 < view.scale[0] <= view.scale[1] <= 1, "0 < low <= high <= 1"
+        yield f"views.{i}.ratio", view.ratio, 0 < view.ratio[0] <= view.ratio[1], "0 < low <= high"
+        for name in ("flip", "jitter_p", "grey", "blur", "solarize"):
+            p = getattr(view, name)
+            yield f"views.{i}.{name}", p, 0 <= p <= 1, "a probability, 0 to 1"
 
 
 def _spell(views: list[tuple[str, int]]) -> str:

@@ -41,7 +41,10 @@ def recipe_names() -> dict[str, str]:
     """Recipe name -> the file in sweeps/ that defines it. Reads the files, imports none."""
     found: dict[str, str] = {}
     for module in names("sweeps"):
-        tree = ast.parse((ROOT / "sweeps" / f"{module}.py").read_text())
+        try:
+            tree = ast.parse((ROOT / "sweeps" / f"{module}.py").read_text())
+        except SyntaxError as error:
+            raise BadRecipe(f"sweeps/{module}.py is not Python: {error}") from error
         for node in tree.body:
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and not node.args.args:
                 if node.name in found:
@@ -94,9 +97,9 @@ def _set(node: Any, path: list[str], value: str, text: str) -> Any:
         known = [str(i) for i in range(len(node))]
         if head not in known:
             raise UnknownName("position", head, known, fix=f"in override {text!r}")
-        if not rest:
-            raise BadRecipe(f"override {text!r}: give the whole tuple, or a setting of that position")
-        return tuple(_set(item, rest, value, text) if str(i) == head else item for i, item in enumerate(node))
+        items, i = list(node), int(head)
+        items[i] = _set(items[i], rest, value, text) if rest else _parse(value, items[i], type(items[i]), text)
+        return tuple(items)
     known = [f.name for f in fields(node)] if is_dataclass(node) else []
     if head not in known:
         raise UnknownName("setting", head, known, fix=f"in override {text!r}")
@@ -106,6 +109,8 @@ def _set(node: Any, path: list[str], value: str, text: str) -> Any:
 
 
 def _parse(value: str, old: Any, hint: Any, text: str) -> Any:
+    if is_dataclass(old) or (isinstance(old, tuple) and any(map(is_dataclass, old))):
+        raise BadRecipe(f"override {text!r}: that is a group of settings; give one of them, as in optimiser.lr=0.1")
     try:
         new = ast.literal_eval(value)
     except (ValueError, SyntaxError):

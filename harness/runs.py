@@ -10,7 +10,6 @@ runs/<recipe>/<digest>/seed-<n>/
 """
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -35,19 +34,7 @@ def writable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (
-            errno.EACCES,
-            errno.EROFS,
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EPERM,
-            errno.ENOTDIR,
-            errno.EEXIST,
-        ):
-            raise
-        raise NotWritable(
-            f"cannot write {path}: {error.strerror}; free some room, or choose another place with --runs"
-        ) from error
+        raise NotWritable(f"cannot write {path}: {error.strerror}; free some room, or choose another place") from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -91,9 +78,16 @@ class RunDirectory:
         return self.path / "metrics.jsonl"
 
     def record(self) -> dict[str, Any] | None:
-        """The record of a finished run."""
+        """The record of a finished run. Errors: RunConflict for one that does not read back."""
         file = self.path / "record.json"
-        return json.loads(file.read_text()) if file.exists() else None
+        if not file.exists():
+            return None
+        try:
+            record: dict[str, Any] = json.loads(file.read_text())
+            record["status"], record["evals"], record["network"], record["px"], record["code"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunConflict(f"{file} is damaged ({error!r}); remove it and run the recipe again") from error
+        return record
 
     def write_record(self, record: dict[str, Any]) -> None:
         write_atomically(self.path / "record.json", (json.dumps(record, indent=1) + "\n").encode())
@@ -135,6 +129,15 @@ class RunDirectory:
                 f"{self.path} holds a run of digest {theirs.get('digest')} and seed {theirs.get('seed')}, "
                 f"this one has {self.recipe.digest} and {self.seed}; {way_out}"
             )
+
+    def forget(self) -> None:
+        """Remove the directory of a run that was refused before it began."""
+        if self.attempts() == 0:
+            for name in ("recipe.json", "lock"):
+                (self.path / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # not empty
+                for folder in (self.path, *list(self.path.parents)[:2]):
+                    folder.rmdir()
 
     def append(self, file: str, line: dict[str, Any]) -> None:
         """One line at the end of a JSONL file; a half-written line of a killed attempt is closed first."""

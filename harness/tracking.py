@@ -345,7 +345,7 @@ def _check(uri: str, write: bool) -> None:
         fix = (
             "wait for the process that holds it"
             if "locked" in str(error)
-            else "delete it, and `harness sync` makes it anew"
+            else "move it away, and `harness sync` makes it anew"
         )
         raise Unavailable(f"MLflow database {file}: {error}; {fix}") from error
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from harness import backbones, checkpoint, data, provenance
 from harness.api import Batch, Clock, Draws, Method, Step
 from harness.data import Splits
-from harness.errors import BadRecipe, Interrupted
+from harness.errors import BadRecipe, HarnessError, Interrupted
 from harness.evals import check as check_protocols
 from harness.evals import evaluate
 from harness.evals.collapse import effective_rank, embedding_std
@@ -59,8 +59,12 @@ def run(
         if record := directory.record():
             return record
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        splits = data.load(recipe.data, data_root).to(device)
-        attempt = Attempt(directory, splits, device)
+        try:
+            splits = data.load(recipe.data, data_root).to(device)
+            attempt = Attempt(directory, splits, device)
+        except HarnessError:
+            directory.forget()
+            raise
         with _signals() as stop:
             status, reason = attempt.train(stop, show, checkpoint_every_s)
         return attempt.finish(status, reason)
@@ -141,7 +145,7 @@ class Attempt:
         self.method.train()
         saved, status, reason = time.monotonic(), "complete", ""
         name = f"{self.recipe.name} seed {self.seed}"
-        with Bar(name, self.steps, self.step, show) as bar:
+        with Bar(name, self.steps, self.step, show) as bar, self._crash_noted(number):
             while self.step < self.steps and status == "complete":
                 status, reason = self.one_step(bar)
                 if stop and self.step < self.steps and status == "complete":
@@ -158,6 +162,15 @@ class Attempt:
         if status == "interrupted":
             raise Interrupted(f"{self.directory.key} stopped at step {self.step} by {reason}; start it again to go on")
         return status, reason
+
+    @contextmanager
+    def _crash_noted(self, number: int) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            self.directory.attempt("end", number, self.step, status="crashed", reason=reason)
+            raise
 
     def one_step(self, bar: Bar) -> tuple[str, str]:
         clock = Clock(self.step, self.steps, self.per_epoch)

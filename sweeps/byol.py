@@ -7,7 +7,7 @@ from sweeps import _bases
 
 def byol_digits_r10w16_e50() -> Recipe:
     """Heads 256-64; the target follows faster than the paper's (0.9 for 0.996), for 450 steps."""
-    return _bases.digits(byol.Config(widths=(256, 64), momentum=0.9))
+    return _bases.digits(byol.Config(widths=(256, 64), momentum=0.9), lr=2e-3)
 
 
 def byol_factors_r10w16_e4() -> Recipe:

@@ -51,6 +51,16 @@ def test_help_imports_nothing_heavy() -> None:
         (["eval", RECIPE, "knm"], "harness: no protocol 'knm'; did you mean 'knn'?"),
         (["eval", RECIPE, "knn"], "harness: no finished run at"),
         (["export", RECIPE, "x.safetensors"], "harness: no finished run at"),
+        (["run"], "harness: name at least one recipe; `harness list` shows them"),
+        (
+            ["run", RECIPE, "--seeds", "0"],
+            "harness: --seeds is 0 and --first-seed 0; expected 1 or more, and 0 or more",
+        ),
+        (["eval", RECIPE], "harness: name at least one protocol; `harness list protocols` shows them"),
+        (["leaderboard"], "holds no runs; `harness run <recipe>` makes one"),
+        (["check"], "holds no runs; `harness run <recipe>` makes one"),
+        (["sync"], "holds no runs; `harness run <recipe>` makes one"),
+        (["leaderboard", "--dataset", "digit"], "harness: no data set 'digit'; did you mean 'digits'?"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(
@@ -61,12 +71,25 @@ def test_mistakes_are_one_line_and_exit_code_2(
     assert message in err
     assert len(err.strip().splitlines()) == 1
     assert out == ""
+    assert not list(tmp_path.glob("*/*/seed-*")), "a refused run leaves nothing behind"
 
 
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = call("show", "nothing", "--debug", capsys=capsys)
     assert code == 2
     assert "Traceback" in err
+
+
+def test_an_unforeseen_error_is_one_line_and_exit_code_3(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(name: str, overrides: tuple[str, ...] = ()) -> None:
+        raise ZeroDivisionError("nobody thought of this")
+
+    monkeypatch.setattr(registry, "recipe", broken)
+    code, _, err = call("show", RECIPE, capsys=capsys)
+    assert code == 3
+    assert err == "harness: crashed with ZeroDivisionError: nobody thought of this; --debug shows where\n"
 
 
 def test_list_and_show(capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,8 +127,21 @@ def test_run_eval_export_and_leaderboard(tmp_path: Path, capsys: pytest.CaptureF
     code, out, _ = call("leaderboard", *runs, "--overrides", capsys=capsys)
     assert code == 0
     assert "VICReg" in out
+    assert "leaderboard.html" in out
+    table = (tmp_path / "leaderboard.csv").read_text()
+    code, _, err = call("leaderboard", *runs, "--dataset", "cifar10", capsys=capsys)
+    assert code == 2
+    assert "no runs on 'cifar10'" in err
+    assert (tmp_path / "leaderboard.csv").read_text() == table
     code, out, _ = call("check", *runs, capsys=capsys)
     assert code == 0
+    (record,) = tmp_path.glob("*/*/seed-0/record.json")
+    for damaged in ('{"a": 1', "{}", "[]"):
+        record.write_text(damaged)
+        code, _, err = call("run", RECIPE, *QUICK, *runs, capsys=capsys)
+        assert code == 2
+        assert f"{record} is damaged (" in err
+        assert "; remove it and run the recipe again" in err
 
 
 def test_doctor_finds_this_machine_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

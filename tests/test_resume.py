@@ -222,7 +222,7 @@ def test_one_directory_one_recipe_one_writer(tmp_path: Path) -> None:
 
 def test_an_unwritable_place_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(NotWritable, match=r"cannot write .*; free some room, or choose another place with --runs"):
+    with pytest.raises(NotWritable, match=r"cannot write .*; free some room, or choose another place"):
         run(short(METHODS["vicreg"]), tmp_path / "file")
 
 

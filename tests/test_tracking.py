@@ -227,7 +227,8 @@ def test_a_file_that_is_no_database_is_one_line(tmp_path: Path) -> None:
     write_run(tmp_path)
     (tmp_path / "mlflow.db").write_text("not a database, but long enough to look at" * 10)
     with pytest.raises(
-        Unavailable, match=r"^MLflow database .*: file is not a database; delete it, and `harness sync` makes it anew$"
+        Unavailable,
+        match=r"^MLflow database .*: file is not a database; move it away, and `harness sync` makes it anew$",
     ):
         tracking.sync(tmp_path)
 
