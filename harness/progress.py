@@ -21,8 +21,8 @@ class Bar:
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=20),
                 TextColumn("{task.completed}/{task.total} steps"),
-                TextColumn("{task.fields[text]}"),
                 TimeRemainingColumn(),
+                TextColumn("{task.fields[text]}"),  # last: what a narrow terminal cuts off
                 console=Console(stderr=True),
             )
             if terminal
@@ -43,7 +43,7 @@ class Bar:
 
     def update(self, step: int, epoch: int, loss: float, terms: dict[str, float], images_per_s: float) -> None:
         parts = " ".join(f"{name} {value:.3g}" for name, value in terms.items())
-        text = f"epoch {epoch} loss {loss:.4g} ({parts}) {images_per_s:.0f} images/s"
+        text = f"{images_per_s:.0f} images/s epoch {epoch} loss {loss:.4g} ({parts})"
         if self.rich and self.task is not None:
             self.rich.update(self.task, completed=step, text=text)
         elif self.show and (time.monotonic() - self.last_line > LINE_EVERY_S or step == self.steps):
