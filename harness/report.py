@@ -28,14 +28,14 @@ STYLE = """
   --zebra: #1b2025; --good: #57c76b; --bad: #ff7b72; --open: #e0b040;
   --c0: #56a9e8; --c1: #ff9452; --c2: #3fcf9f; --c3: #e08ec4; --c4: #e6cc4a; --c5: #8fd0f5; --c6: #b09cf5;
   --c7: #bbb; } }
-body { background: var(--page); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; max-width: 72rem;
+body { background: var(--page); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; max-width: 92rem;
   margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; margin-bottom: .2rem; } h2 { font-size: 1.25rem; margin: 2.2rem 0 .6rem;
   border-bottom: 1px solid var(--rule); } h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem;
   font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem; text-align: left; white-space: nowrap; }
-td.text { white-space: normal; min-width: 14rem; }
+td.text { white-space: normal; min-width: 24rem; }
 th { border-bottom: 2px solid var(--rule); vertical-align: bottom; }
 tbody tr:nth-child(even) { background: var(--zebra); }
 .number { text-align: right; } tr.baseline { color: var(--soft); font-style: italic; }

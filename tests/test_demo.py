@@ -36,7 +36,7 @@ def test_killed_half_way_and_started_again_it_goes_on(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "harness", "demo", "--runs", str(tmp_path)]
     wanted = sum(group["seeds"] * len(group["recipes"]) for group in PLAN["group"])
     process = subprocess.Popen(
-        command, cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
     )
     deadline = time.monotonic() + 300
     while len(list(tmp_path.glob("*/*/seed-*/record.json"))) < 5 and time.monotonic() < deadline:
