@@ -50,7 +50,7 @@ def run_all(wanted: Sequence[Run], root: Path, data_root: Path | None, workers: 
         return sorted({line for job in jobs for line in launcher.failures(job)})
     except KeyboardInterrupt:
         for job in jobs:
-            job.cancel()
+            launcher.cancel(job)
         raise
 
 

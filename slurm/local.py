@@ -4,6 +4,7 @@ A few workers share one list: each takes the next run that is neither finished n
 directory's lock), so a worker that is left over from a killed launch does no harm. Runs that fail do not stop the rest.
 """
 
+import contextlib
 import os
 import signal
 from collections.abc import Sequence
@@ -69,6 +70,16 @@ def work(runs: list[Run], root: Path, data_root: Path | None, device: str) -> li
             except Exception as error:  # one broken run must not take the others with it
                 failed[item] = f"{name} seed {seed}: {type(error).__name__}: {error}"
     return list(failed.values())
+
+
+def cancel(job: submitit.Job[list[str]]) -> None:
+    """Ask a worker to write a checkpoint and end.
+
+    A local job's id is the process that watches it, which hands SIGTERM on. submitit's own `cancel` sends SIGINT, which
+    a shell's background jobs ignore.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(int(job.job_id), signal.SIGTERM)
 
 
 def failures(job: submitit.Job[list[str]]) -> list[str]:

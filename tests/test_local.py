@@ -54,7 +54,7 @@ def started(root: Path) -> tuple[list[submitit.Job[list[str]]], RunDirectory]:
 
 def test_a_cancelled_worker_writes_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None:
     jobs, directory = started(tmp_path)
-    jobs[0].cancel()
+    local.cancel(jobs[0])
     (line,) = local.failures(jobs[0])
     assert "start it again to go on" in line
     assert list(directory.path.glob("checkpoint-*.pt"))
