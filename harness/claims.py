@@ -7,6 +7,7 @@ says what is reduced; a value may not. Where the reduced scale is known not to s
 """
 
 import tomllib
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
@@ -78,7 +79,7 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claim:
+class Claim(ABC):
     """What all kinds share. dataset, split, protocol and metric name where in *our* records the answer stands.
 
     reduced: what our recipe changes. known: why that is known not to show the pattern (what was measured, and when).
@@ -95,13 +96,14 @@ class Claim:
     source: Source
 
     @property
+    @abstractmethod
     def recipes(self) -> tuple[str, ...]:
-        raise NotImplementedError
+        """The recipes it is about; "" stands for one that nobody has written."""
 
     @property
+    @abstractmethod
     def printed(self) -> tuple[str, ...]:
         """The texts that must stand in the quote."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
