@@ -12,7 +12,7 @@ from rich.text import Text
 
 from harness import registry
 from harness.errors import BadRecipe, RunFailed, Unavailable, UnknownName
-from harness.runs import RunDirectory, writable, write_atomically
+from harness.runs import Run, RunDirectory, writable, write_atomically
 from harness.watch import watch
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from harness.verdict import Verdict
 
-Run = tuple[str, int, tuple[str, ...]]  # recipe name, seed, overrides
 console = Console(width=None if sys.stdout.isatty() else 120)  # a log is wide enough for the tables
 
 

@@ -140,8 +140,11 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """12 hex digits over all that shapes the weights. Names, overrides' spelling and evaluations are left out:
-        evaluations read the weights, and state their own settings in each record."""
+        """12 hex digits over all that shapes the weights.
+
+        Left out: the name, the overrides' spelling, the encoder's label for tables, and the evaluations, which read the
+        weights and state their own settings in each record.
+        """
         from harness.data import revision  # late, as in check
 
         shaping = {k: v for k, v in self.resolved().items() if k not in ("name", "overrides", "evals")}

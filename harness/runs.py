@@ -22,6 +22,8 @@ from typing import Any
 from harness.errors import NotWritable, RunConflict
 from harness.recipe import Recipe
 
+Run = tuple[str, int, tuple[str, ...]]  # recipe name, seed, overrides
+
 
 def default_root() -> Path:
     """HARNESS_RUNS, else ./runs."""

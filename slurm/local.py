@@ -14,8 +14,7 @@ from types import FrameType
 import submitit
 
 from harness.errors import HarnessError, Interrupted, RunConflict
-
-Run = tuple[str, int, tuple[str, ...]]  # recipe name, seed, overrides
+from harness.runs import Run
 
 
 def launch(runs: Sequence[Run], root: Path, data_root: Path | None, workers: int = 0) -> list[submitit.Job[list[str]]]:

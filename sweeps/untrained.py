@@ -24,7 +24,7 @@ def untrained_factors_r10w16_e0() -> Recipe:
 
 
 def untrained_factors_pixels_e0() -> Recipe:
-    """What the images give without a network; without DCI, which takes half a minute for 768 pixels."""
+    """What the images give without a network; without DCI, which is slow for 768 pixels."""
     evals = (factor_regression.Config(disentanglement=False), *_bases.FACTORS[1:])
     return replace(_control(_bases.factors(untrained.Config())), encoder=_bases.PIXELS, evals=evals)
 

@@ -8,19 +8,19 @@ from pathlib import Path
 import submitit
 
 from harness import registry
-from harness.runs import RunDirectory, read_lines
+from harness.runs import Run, RunDirectory, read_lines
 from slurm import local
 
 NAME = "vicreg_digits_r10w16_e50"
 QUICK = ("budget.epochs=1", "budget.warmup=0", "budget.batch=64", "data.train_images=128")
 
 
-def directories(root: Path, runs: list[local.Run]) -> list[RunDirectory]:
+def directories(root: Path, runs: list[Run]) -> list[RunDirectory]:
     return [RunDirectory(root, registry.recipe(name, overrides), seed) for name, seed, overrides in runs]
 
 
 def test_two_workers_do_every_run_once(tmp_path: Path) -> None:
-    runs: list[local.Run] = [(NAME, seed, QUICK) for seed in range(3)]
+    runs: list[Run] = [(NAME, seed, QUICK) for seed in range(3)]
     jobs = local.launch(runs, tmp_path, None, workers=2)
     assert [local.failures(job) for job in jobs] == [[], []]
     for directory in directories(tmp_path, runs):
@@ -32,7 +32,7 @@ def test_two_workers_do_every_run_once(tmp_path: Path) -> None:
 
 
 def test_a_broken_run_is_one_line_and_the_rest_goes_on(tmp_path: Path) -> None:
-    runs: list[local.Run] = [(NAME, 0, (*QUICK, "budget.batch=4096")), (NAME, 1, QUICK)]
+    runs: list[Run] = [(NAME, 0, (*QUICK, "budget.batch=4096")), (NAME, 1, QUICK)]
     failed = local.work(runs, tmp_path, None, "cpu")
     why = "batch 4096 is larger than the 128 training images of 'digits'; lower budget.batch"
     assert failed == [f"{NAME} seed 0: recipe {NAME!r}: {why}"]
@@ -44,7 +44,7 @@ LONG = (*QUICK[1:], "budget.epochs=5000")
 
 def started(root: Path) -> tuple[list[submitit.Job[list[str]]], RunDirectory]:
     """One worker in the middle of a long run."""
-    runs: list[local.Run] = [(NAME, 0, LONG)]
+    runs: list[Run] = [(NAME, 0, LONG)]
     jobs, (directory,) = local.launch(runs, root, None, workers=1), directories(root, runs)
     deadline = time.monotonic() + 120
     while not read_lines(directory.metrics) and time.monotonic() < deadline:
