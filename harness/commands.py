@@ -115,7 +115,7 @@ def evaluate_again(
     features = extract(encoder.to(device), splits.to(device), views=directory.recipe.views, seed=seed, device=device)
     rows = evaluate(configs, features, network=record["network"])
     fresh = {row["protocol"] for row in rows}
-    with directory.locked(wait=True):
+    with directory.leased(wait=True):
         _, record = finished(recipe, seed, overrides, root)  # as it is now that nobody else writes it
         record["evals"] = [row for row in record["evals"] if row["protocol"] not in fresh] + rows
         record["code"] = provenance.code(train.methods_of(directory.recipe), record["code"])

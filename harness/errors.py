@@ -9,8 +9,12 @@ HarnessError            exit code 2
 ├── DataMismatch        a data set whose content is not the pinned one
 ├── BadCheckpoint       no checkpoint of the run can be read
 ├── RunConflict         a run directory that belongs to another recipe or to a live process
+│   ├── Held            another live process writes it
+│   └── LeaseLost       another process has taken it over
 ├── NotWritable         a directory that cannot be written, or a full disk
 ├── Unavailable         a service or program that is not there (database, SLURM)
+├── BadProfile          a cluster profile with a wrong setting
+├── Refused             a submission that the cluster or its limits do not allow
 └── RunFailed           a run that diverged, collapsed or crashed (exit code 3)
     └── Interrupted     a run that was asked to stop and wrote a checkpoint first
 
@@ -19,6 +23,8 @@ A message says what, where and what was expected, then the nearest name or how t
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
 
 
 class HarnessError(Exception):
@@ -62,11 +68,33 @@ class RunConflict(HarnessError):
     pass
 
 
+class Held(RunConflict):
+    """owner: what the other process says of itself."""
+
+    def __init__(self, path: Path, owner: dict[str, Any]) -> None:
+        self.owner = owner
+        job = f" of job {owner['job']}" if owner.get("job") else ""
+        where = f"process {owner.get('pid')}{job} on {owner.get('node') or owner.get('host')}"
+        super().__init__(f"{path} is being written by another process ({where}); wait for it, or stop it")
+
+
+class LeaseLost(RunConflict):
+    pass
+
+
 class NotWritable(HarnessError):
     pass
 
 
 class Unavailable(HarnessError):
+    pass
+
+
+class BadProfile(HarnessError):
+    pass
+
+
+class Refused(HarnessError):
     pass
 
 

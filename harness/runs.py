@@ -6,20 +6,20 @@ runs/<recipe>/<digest>/seed-<n>/
     metrics.jsonl     one line per logged step; after a resume a step may stand twice, the last line wins
     checkpoint-*.pt   the last two checkpoints
     encoder.safetensors, record.json   written last; a run with a record is finished
-    lock              held (flock) by the process that writes
+    lease-<n>         held by the one process that writes (harness/lease.py)
+    cancel            somebody asked that nobody goes on with it, until it is asked for again
 """
 
 import contextlib
-import fcntl
 import json
 import os
-import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from harness.errors import NotWritable, RunConflict
+from harness.lease import Lease, hold
 from harness.recipe import Recipe
 
 Run = tuple[str, int, tuple[str, ...]]  # recipe name, seed, overrides
@@ -70,6 +70,7 @@ class RunDirectory:
     def __init__(self, root: Path, recipe: Recipe, seed: int) -> None:
         self.recipe, self.seed = recipe, seed
         self.path = root / recipe.name / recipe.digest / f"seed-{seed}"
+        self.lease: Lease | None = None
 
     @property
     def key(self) -> str:
@@ -92,21 +93,28 @@ class RunDirectory:
         return record
 
     def write_record(self, record: dict[str, Any]) -> None:
+        self.check()
         write_atomically(self.path / "record.json", (json.dumps(record, indent=1) + "\n").encode())
 
     @contextlib.contextmanager
-    def locked(self, wait: bool = False) -> Iterator[None]:
-        """Hold the directory for writing. Errors: RunConflict if another process holds it or it is another recipe's."""
+    def leased(self, wait: bool = False, **owner: Any) -> Iterator[None]:
+        """Hold the directory for writing. owner: what others are told of this process, e.g. its job.
+
+        Errors: Held if another process has it; RunConflict if it is another recipe's.
+        """
         with writable(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = open(self.path / "lock", "a")  # noqa: SIM115 (open as long as it is held)
-        with lock:
+        with hold(self.path, owner, wait) as self.lease:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                raise RunConflict(f"{self.path} is being written by another process; wait for it, or stop it") from None
-            self._claim()
-            yield
+                self._claim()
+                yield
+            finally:
+                self.lease = None
+
+    def check(self) -> None:
+        """Call before each write. Errors: LeaseLost."""
+        if self.lease:
+            self.lease.check()
 
     def _claim(self) -> None:
         for left in self.path.glob(".*.[0-9]*"):  # half-written files of attempts that were killed
@@ -134,15 +142,16 @@ class RunDirectory:
 
     def forget(self) -> None:
         """Remove the directory of a run that was refused before it began."""
-        if self.attempts() == 0:
-            for name in ("recipe.json", "lock"):
-                (self.path / name).unlink(missing_ok=True)
+        if not (self.path / "attempts.jsonl").exists():
+            for file in (self.path / "recipe.json", *self.path.glob("lease-*")):
+                file.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # not empty
                 for folder in (self.path, *list(self.path.parents)[:2]):
                     folder.rmdir()
 
     def append(self, file: str, line: dict[str, Any]) -> None:
         """One line at the end of a JSONL file; a half-written line of a killed attempt is closed first."""
+        self.check()
         path = self.path / file
         with writable(path), open(path, "a+b") as stream:
             if stream.seek(0, os.SEEK_END):
@@ -150,20 +159,3 @@ class RunDirectory:
                 if stream.read(1) != b"\n":
                     stream.write(b"\n")
             stream.write(json.dumps(line).encode() + b"\n")
-
-    def attempt(self, event: str, number: int, step: int, **more: Any) -> None:
-        self.append(
-            "attempts.jsonl",
-            {
-                "attempt": number,
-                "event": event,
-                "time": now(),
-                "step": step,
-                "host": socket.gethostname(),
-                "pid": os.getpid(),
-            }
-            | more,
-        )
-
-    def attempts(self) -> int:
-        return sum(line["event"] == "start" for line in read_lines(self.path / "attempts.jsonl"))

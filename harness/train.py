@@ -5,22 +5,20 @@ then ends with the same bits as an uninterrupted one, because all randomness is 
 (harness/seeding.py) and everything else is in the checkpoint.
 """
 
+import contextlib
 import math
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from harness import backbones, checkpoint, data, provenance
+from harness import attempts, backbones, checkpoint, data, provenance, signals
 from harness.api import Batch, Clock, Draws, Method, Step
+from harness.attempts import Place
 from harness.data import Splits
-from harness.errors import BadRecipe, HarnessError, Interrupted
+from harness.errors import BadRecipe, HarnessError, Interrupted, LeaseLost, NotWritable
 from harness.evals import check as check_protocols
 from harness.evals import evaluate
 from harness.evals.collapse import effective_rank, embedding_std
@@ -31,6 +29,7 @@ from harness.progress import Bar
 from harness.recipe import Recipe
 from harness.runs import RunDirectory, now, read_lines
 from harness.seeding import generator, seed_global
+from harness.signals import Stop
 from harness.views import make_views
 
 LOG_EVERY = 50  # steps; at least once per epoch
@@ -49,13 +48,20 @@ def run(
     wait: bool = False,
     show: bool = True,
     checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+    stop: Stop | None = None,
+    place: Place | None = None,
 ) -> dict[str, Any]:
     """Train, evaluate and record; a finished run is returned as it is, an interrupted one goes on.
 
-    Returns the record. Errors: any HarnessError; Interrupted after a signal.
+    wait: for a living process that holds the run directory. stop: set by signals that the caller handles; without it
+    they are handled here. Returns the record. Errors: any HarnessError; Interrupted after a signal.
     """
     directory = RunDirectory(root, recipe, seed)
-    with directory.locked(wait):
+    place = place or Place()
+    with (
+        contextlib.nullcontext(stop) if stop else signals.noted() as stop,
+        directory.leased(wait, **place.fields),
+    ):
         if record := directory.record():
             return record
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -65,9 +71,7 @@ def run(
         except HarnessError:
             directory.forget()
             raise
-        with _signals() as stop:
-            status, reason = attempt.train(stop, show, checkpoint_every_s)
-        return attempt.finish(status, reason)
+        return attempt.run(stop, place, show, checkpoint_every_s)
 
 
 class Attempt:
@@ -124,7 +128,7 @@ class Attempt:
     def _resume(self) -> None:
         state, warnings = checkpoint.newest(self.directory.path)
         for warning in warnings:
-            self.directory.append("attempts.jsonl", {"event": "warning", "time": now(), "reason": warning})
+            attempts.warn(self.directory, warning)
         if state is None:
             return
         self.step, self.seconds, self.images, self.low = state["step"], state["seconds"], state["images"], state["low"]
@@ -136,41 +140,56 @@ class Attempt:
         if self.probe:
             self.probe.load_state_dict(state["probe"])
 
-    # ------------------------------------------------------------------------------------------ the loop
+    # ------------------------------------------------------------------------------------------ the attempt
 
-    def train(self, stop: list[str], show: bool, checkpoint_every_s: float) -> tuple[str, str]:
-        """Run to the end, to a failure, or to a signal. Returns (status, reason)."""
-        number = self.directory.attempts() + 1
-        self.directory.attempt("start", number, self.step)
+    def run(self, stop: Stop, place: Place, show: bool, checkpoint_every_s: float) -> dict[str, Any]:
+        """From where the run stands to its record; the attempt's start and end are noted whatever happens."""
+        number = attempts.begin(self.directory, self.step, place)
+        try:
+            status, reason = self.train(stop, show, checkpoint_every_s)
+            record = self.finish(stop, status, reason)
+        except Interrupted:
+            status, reason = place.interrupted(stop.signal)
+            attempts.end(self.directory, number, self.step, status, reason)
+            raise
+        except Exception as error:
+            with contextlib.suppress(NotWritable, LeaseLost):  # the next attempt will note that this one ended
+                attempts.end(self.directory, number, self.step, "crashed", f"{type(error).__name__}: {error}")
+            raise
+        attempts.end(self.directory, number, self.step, status, reason)
+        self.directory.write_record(record)
+        return record
+
+    def train(self, stop: Stop, show: bool, checkpoint_every_s: float) -> tuple[str, str]:
+        """Run to the end or to a failure. Returns (status, reason). Errors: Interrupted, with a checkpoint written."""
         self.method.train()
         saved, status, reason = time.monotonic(), "complete", ""
         name = f"{self.recipe.name} seed {self.seed}"
-        with Bar(name, self.steps, self.step, show) as bar, self._crash_noted(number):
+        with Bar(name, self.steps, self.step, show) as bar:
             while self.step < self.steps and status == "complete":
                 status, reason = self.one_step(bar)
-                if stop and self.step < self.steps and status == "complete":
-                    status, reason = "interrupted", stop[0]
-                late = time.monotonic() - saved >= checkpoint_every_s
-                if status == "interrupted" or (late and status == "complete"):
-                    checkpoint.save(self.directory.path, self.step, self.state())
+                asked = status == "complete" and bool(stop.signal) and self.step < self.steps
+                if asked or (status == "complete" and time.monotonic() - saved >= checkpoint_every_s):
+                    self.save()
                     saved = time.monotonic()
+                if asked:
+                    raise self.interrupted(stop)
         if status == "complete" and not all(p.isfinite().all() for p in self.method.parameters()):
             status, reason = "diverged", f"weights are not finite after the last step, {self.step}"
         if self.steps and status == "complete":
-            checkpoint.save(self.directory.path, self.step, self.state())
-        self.directory.attempt("end", number, self.step, status=status, reason=reason)
-        if status == "interrupted":
-            raise Interrupted(f"{self.directory.key} stopped at step {self.step} by {reason}; start it again to go on")
+            self.save()
         return status, reason
 
-    @contextmanager
-    def _crash_noted(self, number: int) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            self.directory.attempt("end", number, self.step, status="crashed", reason=reason)
-            raise
+    def save(self) -> None:
+        self.directory.check()
+        checkpoint.save(self.directory.path, self.step, self.state())
+
+    def interrupted(self, stop: Stop) -> Interrupted:
+        return Interrupted(
+            f"{self.directory.key} stopped at step {self.step} by {stop.signal}; start it again to go on"
+        )
+
+    # ------------------------------------------------------------------------------------------ the loop
 
     def one_step(self, bar: Bar) -> tuple[str, str]:
         clock = Clock(self.step, self.steps, self.per_epoch)
@@ -244,8 +263,8 @@ class Attempt:
 
     # ------------------------------------------------------------------------------------------ the end
 
-    def finish(self, status: str, reason: str) -> dict[str, Any]:
-        """Evaluate, write the encoder and, last of all, the record."""
+    def finish(self, stop: Stop, status: str, reason: str) -> dict[str, Any]:
+        """Evaluate and write the encoder. Returns the record. Errors: Interrupted between two protocols."""
         network, encoder = self.method.encoder()
         recipe = self.recipe
         path = self.directory.path / "encoder.safetensors"
@@ -256,9 +275,12 @@ class Attempt:
             features = extract(encoder, self.splits, views=recipe.views, seed=self.seed, device=self.device)
             if self.probe:
                 features.online_probe = self.probe
-            evals = evaluate(recipe.evals, features, network=network)
+            for protocol in recipe.evals:
+                if stop.signal:
+                    raise self.interrupted(stop)
+                evals += evaluate((protocol,), features, network=network)
         lines = read_lines(self.directory.metrics)
-        record = {
+        return {
             "schema": 1,
             "recipe": recipe.name,
             "digest": recipe.digest,
@@ -287,8 +309,6 @@ class Attempt:
             "evals": evals,
             "resolved": recipe.resolved(),
         }
-        self.directory.write_record(record)
-        return record
 
 
 class Interval:
@@ -327,27 +347,3 @@ def methods_of(recipe: Recipe) -> tuple[str, ...]:
         names.append(node["name"])
         node = node.get("base")
     return tuple(names)
-
-
-@contextmanager
-def _signals() -> Iterator[list[str]]:
-    """Collect the names of signals that ask for a stop; the loop looks between two steps."""
-    asked: list[str] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if asked:  # a second one does not wait for the end of the step
-            raise KeyboardInterrupt
-        asked.append(signal.Signals(number).name)
-
-    caught = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
-    before = {}
-    try:
-        for number in caught:
-            before[number] = signal.signal(number, note)
-    except ValueError:  # not the main thread (tests): the caller decides about signals
-        pass
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

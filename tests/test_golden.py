@@ -33,7 +33,7 @@ def losses(name: str, root: Path) -> list[float]:
     recipe = registry.recipe(name)
     recipe = replace(recipe, budget=replace(recipe.budget, batch=64))
     directory = RunDirectory(root, recipe, 0)
-    with directory.locked():
+    with directory.leased():
         attempt = train.Attempt(directory, data.load(recipe.data), "cpu")
         attempt.method.train()
         found: list[float] = []

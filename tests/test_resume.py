@@ -209,7 +209,7 @@ def test_collapse_ends_a_run_with_a_clear_status(tmp_path: Path) -> None:
 def test_one_directory_one_recipe_one_writer(tmp_path: Path) -> None:
     recipe = short(METHODS["vicreg"])
     directory = RunDirectory(tmp_path, recipe, 0)
-    with directory.locked(), pytest.raises(RunConflict, match="is being written by another process"):
+    with directory.leased(), pytest.raises(RunConflict, match="is being written by another process"):
         run(recipe, tmp_path)
     file = directory.path / "recipe.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"digest": "0" * 12}))

@@ -93,7 +93,7 @@ def test_one_row_per_run_also_for_failed_and_live_ones(field: Path) -> None:
 def test_a_live_run_is_called_as_its_method_calls_itself(tmp_path: Path) -> None:
     recipe = registry.recipe("vicreg_digits_r10w16_e50")
     directory = RunDirectory(tmp_path, recipe, 0)
-    with directory.locked():
+    with directory.leased():
         local = tracking.LocalRun.read(directory.path)
     assert local.tags["label"] == recipe.method.label == "VICReg"
     assert "label" not in local.params
