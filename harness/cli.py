@@ -268,6 +268,38 @@ def doctor(runs: Path | None = None, data_root: Path | None = None) -> int:
     return surgery.main(_root(runs), data_root)
 
 
+@app.command
+def devcluster(
+    action: Positional[Literal["up", "down", "status"]],
+    root: Path | None = None,
+    nodes: int = 4,
+    cpus: int = 4,
+    gpus: int = 2,
+    accounting: bool = False,
+    preempt_signal: bool = True,
+) -> None:
+    """A real SLURM on this machine, for trying out: start it, stop it, or look at it.
+
+    Args:
+        action: what to do; the settings below are for up.
+        root: its folder (else one in /tmp); its path must be short.
+        nodes: how many, 1 to 64.
+        cpus: CPUs of each node, as SLURM counts them.
+        gpus: GPUs that each node claims to have.
+        accounting: with a database, so that sacct answers.
+        preempt_signal: a job that is preempted gets the signal that it asked for.
+    """
+    from harness import registry
+
+    cluster = registry.load("slurm", "devcluster")
+    if action == "up":
+        lines = cluster.up(root, nodes, cpus, gpus, accounting, preempt_signal)
+    else:
+        lines = cluster.down(root) if action == "down" else cluster.status(root)
+    for line in lines:
+        say(line)
+
+
 def _root(runs: Path | None) -> Path:
     from harness.runs import default_root
 
