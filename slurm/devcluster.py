@@ -33,7 +33,7 @@ PACKAGES = {
 }
 SBIN = ("/usr/sbin", "/sbin")  # daemons are there, and not on an ordinary user's PATH
 MARK = "HARNESS_DEVCLUSTER"  # in the environment of our daemons, beside whom a pid file may name a stranger
-WIPED = ("state", "spool", "run", "munge", "dev", "db")
+WIPED = ("state", "spool", "run", "dev", "db")
 START = 30.0  # seconds until every node must be idle
 LONGEST = "/spool/127.0.0.111/127.0.0.111_67043328.4294967291"  # the longest path of a unix socket under the root
 
@@ -41,13 +41,13 @@ SLURM_CONF = """\
 ClusterName=devcluster
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={controller_port}
-SrunPortRange={srun_first}-{srun_last}
-{listen}
+SrunPortRange={srun_ports}
+CommunicationParameters={listen}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
 # a requeued job waits for cred_expire + 1 s; below 5 is invalid and means 120
-AuthInfo=socket={root}/run/munge.sock,cred_expire=5
+AuthInfo=socket={root}/run/munged.sock,cred_expire=5
 StateSaveLocation={root}/state
 SlurmdSpoolDir={root}/spool/%n
 SlurmctldPidFile={root}/run/slurmctld.pid
@@ -74,26 +74,24 @@ MinJobAge=300
 MaxArraySize=1001
 MaxJobCount=20000
 FirstJobId={first_job}
-{accounting}
-{gres_types}
+AccountingStorageType=accounting_storage/{storage}
+AccountingStorageHost=localhost
+AccountingStoragePort={storage_port}
+AccountingStoragePass={root}/run/munged.sock
+GresTypes=gpu
 NodeName={nodes} NodeAddr=127.0.0.1 NodeHostname={host} Port={ports} CPUs={cpus} RealMemory=64000 {gres} State=UNKNOWN
 PartitionName=DEFAULT Nodes=ALL State=UP DefaultTime=10 MaxTime=INFINITE DefMemPerCPU=100
 PartitionName=normal Default=YES PriorityTier=5 PreemptMode=OFF
 PartitionName=preemptible PriorityTier=1 PreemptMode=REQUEUE GraceTime=10
 PartitionName=high PriorityTier=10 PreemptMode=OFF
 """
-ACCOUNTING = """\
-AccountingStorageType=accounting_storage/slurmdbd
-AccountingStorageHost=localhost
-AccountingStoragePort={port}
-AccountingStoragePass={root}/run/munge.sock"""
 SLURMDBD_CONF = """\
 AuthType=auth/munge
-AuthInfo=socket={root}/run/munge.sock
+AuthInfo=socket={root}/run/munged.sock
 DbdHost=localhost
 DbdAddr=127.0.0.1
-DbdPort={port}
-{listen}
+DbdPort={storage_port}
+CommunicationParameters={listen}
 SlurmUser={user}
 PidFile={root}/run/slurmdbd.pid
 LogFile={root}/log/slurmdbd.log
@@ -104,7 +102,10 @@ StoragePass=slurm
 StorageLoc=slurm_acct_db
 CommitDelay=0
 """
-DATABASE_USER = """
+DATABASE = """\
+create database mysql;
+use mysql;
+{tables}
 flush privileges;
 create user 'slurm'@'localhost' identified by 'slurm';
 grant all on slurm_acct_db.* to 'slurm'@'localhost';
@@ -140,10 +141,18 @@ class Devcluster:
     @classmethod
     def at(cls, root: Path) -> "Devcluster":
         """The cluster at root. Errors: Unavailable if none of its daemons runs."""
-        root = root.resolve()
-        if (cluster := _stored(root)) and any(cluster.running().values()):
+        if (cluster := cls.stored(root)) and any(cluster.running().values()):
             return cluster
-        raise Unavailable(f"no devcluster runs at {root}; `harness devcluster up` starts one")
+        raise Unavailable(f"no devcluster runs at {root.resolve()}; `harness devcluster up` starts one")
+
+    @classmethod
+    def stored(cls, root: Path) -> "Devcluster | None":
+        """The cluster that was last started at root, dead or alive; None if there was none."""
+        root = root.resolve()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            stored = json.loads((root / "devcluster.json").read_text())
+            return cls(root, stored["port"], tuple(stored["nodes"]), stored["accounting"])
+        return None
 
     @classmethod
     def up(
@@ -160,8 +169,8 @@ class Devcluster:
         """Start a cluster with no jobs, and return when its nodes are idle.
 
         nodes: 1 to 64. cpus, gpus: per node. accounting: with a database, for `sacct`; without, `sacct` fails.
-        preempt_signal: a job that is preempted gets the signal it asked for, not SIGTERM. port: the first of 400 in
-        use (None: free ones are looked for).
+        preempt_signal: a job that is preempted gets the signal it asked for, not SIGTERM. port: the first of 67 TCP
+        ports that must be free (None: some between 11000 and 20000), and of 400 for srun.
 
         Errors: BadCommand (numbers, a root that is too long or holds something else), NotWritable, Unavailable
         (packages missing, already running, port in use, a daemon that does not start; nothing is left running).
@@ -186,14 +195,15 @@ class Devcluster:
 
     def down(self) -> None:
         """Cancel the jobs, stop the daemons, and kill what is left of jobs after 2 seconds. Keeps etc/ and log/."""
-        slurm = [name for name in self.daemons if name.startswith("slurm") and name != "slurmdbd"]
         if self._pid("slurmctld") and (jobs := self._client("squeue", "-h", "-o", "%A").split()):
             self._client("scancel", *sorted(set(jobs)))
             _until(lambda: not self._client("squeue", "-h"), 2)
-        self._stop(slurm)
-        self._kill_jobs()
+        self._stop("slurmctld")  # first, so that it starts no job anew
+        self.kill_jobs()  # slurmd waits for them
+        self._stop(*(f"slurmd.{node}" for node in self.nodes))
+        self.kill_jobs()
         for name in ("slurmdbd", "mariadbd", "munged"):
-            self._stop([name])
+            self._stop(name)
         for name in WIPED:
             shutil.rmtree(self.root / name, ignore_errors=True)
 
@@ -208,32 +218,27 @@ class Devcluster:
         """
         if self._known(daemon):
             return
-        root, run, log, db = self.root, self.root / "run", self._log(daemon), self.root / "db"
-        kind, _, node = daemon.partition(".")
-        mariadbd = ["mariadbd", "--no-defaults", f"--user={getpass.getuser()}", f"--datadir={db}", f"--tmpdir={run}"]
-        mariadbd += ["--lc-messages-dir=/usr/share/mysql", "--innodb-buffer-pool-size=16M", "--skip-log-bin"]
-        mariadbd += ["--innodb-log-file-size=4M", "--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=0"]
-        munged = ["munged", f"--key-file={root}/munge/munge.key", f"--seed-file={root}/munge/munged.seed"]
-        munged += [f"--socket={run}/munge.sock", f"--pid-file={run}/munged.pid", f"--log-file={log}"]
-        server = [f"--socket={run}/my.sock", "--skip-networking", f"--pid-file={run}/mariadbd.pid"]
-        words = {
-            "munged": [*munged, "--num-threads=2"],
-            "mariadbd": ["setsid", "--fork", *mariadbd, *server],
-            "slurmdbd": ["slurmdbd"],
-            "slurmctld": ["slurmctld"],
-            "slurmd": ["slurmd", "-N", node],
-        }
-        if kind == "mariadbd" and not db.exists():
-            db.mkdir()
-            tables = [Path(f"/usr/share/mysql/mysql_system_tables{part}.sql") for part in ("", "_data")]
-            script = "\n".join([
-                "create database mysql;", "use mysql;", *(path.read_text() for path in tables), DATABASE_USER
-            ])  # fmt: skip
-            self._launch([mariadbd[0], "--no-defaults", "--bootstrap", *mariadbd[2:]], daemon, script)
-        self._launch(words[kind], daemon)
-        ready = run / {"munged": "munge.sock", "mariadbd": "my.sock"}.get(kind, "")
-        port = self.daemons[daemon]
-        self._wait(lambda: bool(self._pid(daemon)) and (not _free(port) if port else ready.is_socket()), daemon)
+        if daemon == "mariadbd" and not (self.root / "db").exists():
+            (self.root / "db").mkdir()
+            files = [Path(f"/usr/share/mysql/mysql_system_tables{part}.sql") for part in ("", "_data")]
+            tables = DATABASE.format(tables="\n".join(file.read_text() for file in files))
+            self._launch(daemon, ["mariadbd", *self._database_options(), "--bootstrap"], tables)
+        run, (kind, _, node) = self.root / "run", daemon.partition(".")
+        if kind == "munged":
+            words = [
+                f"--key-file={self.root}/munge.key",
+                f"--seed-file={run}/munged.seed",
+                f"--socket={run}/munged.sock",
+            ]
+            words = ["munged", *words, f"--pid-file={run}/munged.pid", f"--log-file={self._log(daemon)}"]
+        elif kind == "mariadbd":
+            words = [f"--socket={run}/mariadbd.sock", "--skip-networking", f"--pid-file={run}/mariadbd.pid"]
+            words = ["setsid", "--fork", "mariadbd", *self._database_options(), *words]
+        else:
+            words = [kind, "-N", node] if node else [kind]
+        self._launch(daemon, words)
+        port, path = self.daemons[daemon], run / f"{kind}.sock"
+        self._wait(lambda: bool(self._pid(daemon)) and (not _free(port) if port else path.is_socket()), daemon)
 
     def kill(self, daemon: str) -> None:
         """SIGKILL a daemon, to see what its loss does; returns when it is dead. Errors: UnknownName."""
@@ -248,7 +253,35 @@ class Devcluster:
         if node not in self.nodes:
             raise UnknownName("node", node, self.nodes)
         self.kill(f"slurmd.{node}")
-        self._kill_jobs(node)
+        self.kill_jobs(node)
+
+    def kill_jobs(self, *nodes: str) -> None:
+        """SIGKILL all processes of jobs, on these nodes or all, and what they start meanwhile."""
+        for _ in range(50):
+            if not (pids := self.job_processes(*nodes)):
+                break
+            _end(pids, signal.SIGKILL)
+
+    def job_processes(self, *nodes: str) -> list[int]:
+        """Ids of all processes of jobs, on these nodes or all: slurmstepds, their descendants, and orphans.
+
+        A slurmstepd works in its node's folder of logs; an orphan is found by its environment. The shell of an
+        `salloc` is none of them: it has no SLURMD_NODENAME.
+        """
+        nodes = nodes or self.nodes
+        folders = {str(self.root / "log" / node) for node in nodes}
+        names = {f"SLURMD_NODENAME={node}" for node in nodes}
+        conf = f"SLURM_CONF={self.root}/etc/slurm.conf"
+        parents = {int(entry.name): int(_stat(int(entry.name))[1]) for entry in Path("/proc").glob("[0-9]*")}
+        found = set()
+        for pid in parents:
+            environment = _environment(pid)
+            stepd = "/slurmstepd" in _link(pid, "exe") and _link(pid, "cwd") in folders
+            if stepd or (conf in environment and names & environment):
+                found.add(pid)
+        while more := {pid for pid, parent in parents.items() if parent in found} - found:
+            found |= more
+        return [pid for pid in sorted(found) if pid != os.getpid() and _alive(pid)]
 
     def node_states(self) -> dict[str, str]:
         """Node -> SLURM's state of it, such as "idle" or "down*". Empty if the controller does not answer."""
@@ -281,11 +314,12 @@ class Devcluster:
         root, last = self.root, len(self.nodes) - 1
         for name in WIPED:
             shutil.rmtree(root / name, ignore_errors=True)
-        for name in ("etc", "state", "spool", "run", "munge", "dev", *(f"log/{node}" for node in self.nodes)):
+        for name in ("etc", "state", "spool", "run", "dev", *(f"log/{node}" for node in self.nodes)):
             (root / name).mkdir(mode=0o755, parents=True, exist_ok=True)
+        root.chmod(0o755)  # munged refuses less, and more
         stored = {"port": self.port, "nodes": self.nodes, "accounting": self.accounting}
         (root / "devcluster.json").write_text(json.dumps(stored))
-        for name, content in (("munge/munge.key", os.urandom(128)), ("etc/slurmdbd.conf", b"")):
+        for name, content in (("munge.key", os.urandom(128)), ("etc/slurmdbd.conf", b"")):
             (root / name).touch(mode=0o600)
             (root / name).write_bytes(content)
         for i in range(gpus):
@@ -296,25 +330,24 @@ class Devcluster:
         loopback = False
         with contextlib.suppress(OSError):
             loopback = socket.gethostbyname(socket.gethostname()) == "127.0.0.1"
-        common = {"root": root, "user": getpass.getuser()}
-        values = common | {
+        values = {
+            "root": root,
+            "user": getpass.getuser(),
             "host": socket.gethostname().partition(".")[0],
             "controller_port": self.port,
-            "srun_first": self.port + 100,
-            "srun_last": self.port + 398,
-            "listen": "CommunicationParameters=NoInAddrAny,NoCtldInAddrAny" if loopback else "",
+            "srun_ports": f"{self.port + 100}-{self.port + 398}",
+            "listen": "NoInAddrAny,NoCtldInAddrAny" if loopback else "",
             "signal": "SlurmctldParameters=preempt_send_user_signal" if preempt_signal else "",
             "first_job": 1000 + int(time.time() * 10) % 60_000_000,  # no id twice: files of jobs are named by it
-            "accounting": ACCOUNTING.format(root=root, port=self.port + 1) if self.accounting else "",
-            "gres_types": "GresTypes=gpu" if gpus else "",
-            "gres": f"Gres=gpu:{gpus}" if gpus else "",
+            "storage": "slurmdbd" if self.accounting else "none",
+            "storage_port": self.port + 1,
             "nodes": f"127.0.0.[11-{11 + last}]",
             "ports": f"[{self.port + 2}-{self.port + 2 + last}]",
             "cpus": cpus,
+            "gres": f"Gres=gpu:{gpus}" if gpus else "",
         }
         (root / "etc/slurm.conf").write_text(SLURM_CONF.format(**values))
-        database = {"port": self.port + 1, "listen": "CommunicationParameters=NoInAddrAny" if loopback else ""}
-        (root / "etc/slurmdbd.conf").write_text(SLURMDBD_CONF.format(**common, **database))
+        (root / "etc/slurmdbd.conf").write_text(SLURMDBD_CONF.format(**values))
 
     def _environ(self) -> dict[str, str]:
         """The caller's environment without the traces of a SLURM job that it may be."""
@@ -328,9 +361,19 @@ class Devcluster:
             return done.stdout.strip() if done.returncode == 0 else ""
         return ""
 
-    def _launch(self, words: Sequence[str], daemon: str, text: str = "") -> None:
+    def _database_options(self) -> list[str]:
+        words = [
+            "--no-defaults",
+            f"--user={getpass.getuser()}",
+            f"--datadir={self.root}/db",
+            f"--tmpdir={self.root}/run",
+        ]
+        words += ["--lc-messages-dir=/usr/share/mysql", "--innodb-buffer-pool-size=16M", "--innodb-log-file-size=4M"]
+        return [*words, "--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=0", "--skip-log-bin"]
+
+    def _launch(self, daemon: str, words: Sequence[str], text: str = "") -> None:
         """Run what makes a daemon of itself. Its output goes to its log: no pipe of the caller's stays open."""
-        env = self._environ() | {MARK: str(self.root), "MYSQL_UNIX_PORT": f"{self.root}/run/my.sock"}
+        env = self._environ() | {MARK: str(self.root), "MYSQL_UNIX_PORT": f"{self.root}/run/mariadbd.sock"}
         with open(self._log(daemon), "a") as log:
             done = subprocess.run(words, env=env, cwd=self.root, input=text, text=True, stdout=log, stderr=log)
         if done.returncode:
@@ -349,47 +392,14 @@ class Devcluster:
         lines = log.read_text(errors="replace").splitlines()[-8:] if log.exists() else []
         return "\n    ".join([f"{daemon} did not start: {what}; {log} ends with", *lines])
 
-    def _stop(self, daemons: Sequence[str]) -> None:
+    def _stop(self, *daemons: str) -> None:
         """SIGTERM, and SIGKILL after 10 seconds."""
         pids = [pid for daemon in daemons if (pid := self._pid(daemon))]
         _end(pids, signal.SIGTERM)
         _end(pids, signal.SIGKILL)
 
-    def _kill_jobs(self, node: str = "") -> None:
-        """SIGKILL all processes of jobs, on one node or all, and what they start meanwhile."""
-        for _ in range(50):
-            if not (pids := self._job_processes(node)):
-                break
-            _end(pids, signal.SIGKILL)
 
-    def _job_processes(self, node: str) -> list[int]:
-        """slurmstepds, found by the folder they work in, their descendants, and orphans, found by their environment.
-
-        The shell of an `salloc` is none: it has no SLURMD_NODENAME.
-        """
-        pids = [pid for entry in Path("/proc").iterdir() if entry.name.isdigit() and _alive(pid := int(entry.name))]
-        parents = {pid: int(_stat(pid)[1]) for pid in pids}
-        folders = {str(self.root / "log" / one) for one in ([node] if node else self.nodes)}
-        names = {f"SLURMD_NODENAME={one}" for one in ([node] if node else self.nodes)}
-        found = set()
-        for pid in set(pids) - {os.getpid()}:
-            environment = _environment(pid)
-            stepd = "/slurmstepd" in _link(pid, "exe") and _link(pid, "cwd") in folders
-            if stepd or (f"SLURM_CONF={self.root}/etc/slurm.conf" in environment and names & environment):
-                found.add(pid)
-        while more := {pid for pid, parent in parents.items() if parent in found} - found:
-            found |= more
-        return sorted(found)
-
-
-def up(
-    root: Path | None,
-    nodes: int = 4,
-    cpus: int = 4,
-    gpus: int = 2,
-    accounting: bool = False,
-    preempt_signal: bool = True,
-) -> list[str]:
+def up(root: Path | None, nodes: int, cpus: int, gpus: int, accounting: bool, preempt_signal: bool) -> list[str]:
     """Start a cluster; returns lines that say how to use it. Errors: those of `Devcluster.up`."""
     started = time.monotonic()
     cluster = Devcluster.up(
@@ -448,7 +458,7 @@ def _check(root: Path, nodes: int, cpus: int, gpus: int, accounting: bool) -> No
                 f"no {', '.join(missing)} here, of Debian's packages {packages}; "
                 f"apt-get install --no-install-recommends {every}"
             )
-    if (cluster := _stored(root)) and any(cluster.running().values()):
+    if (cluster := Devcluster.stored(root)) and any(cluster.running().values()):
         raise Unavailable(f"a devcluster runs at {root} already; `harness devcluster down{_option(root)}` stops it")
     if root.exists() and not cluster and (not root.is_dir() or any(root.iterdir())):
         raise BadCommand(f"the root {root} holds something else, which a start would wipe; name a new folder")
@@ -456,21 +466,16 @@ def _check(root: Path, nodes: int, cpus: int, gpus: int, accounting: bool) -> No
         raise NotWritable(f"the root {root} belongs to another user; name another folder")
 
 
-def _stored(root: Path) -> Devcluster | None:
-    """The cluster that was last started at root, dead or alive."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        stored = json.loads((root / "devcluster.json").read_text())
-        return Devcluster(root, stored["port"], tuple(stored["nodes"]), stored["accounting"])
-    return None
-
-
 @contextlib.contextmanager
 def _claimed(port: int | None) -> Iterator[int]:
     """The first of a range of free ports, bound meanwhile, so that no other start takes the same range."""
     first = 11000 + os.getpid() % 18 * 500
     for base in [port] if port else [11000 + (first + i) % 9000 for i in range(0, 9000, 500)]:  # torch takes from 20000
-        with socket.socket() as claim, contextlib.suppress(OSError):
-            claim.bind(("", base))
+        with socket.socket() as claim:
+            try:
+                claim.bind(("", base))
+            except OSError:
+                continue
             if all(map(_free, range(base + 1, base + 67))):
                 yield base
                 return

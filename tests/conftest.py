@@ -1,6 +1,13 @@
 """Fixtures for all tests: one thread, no network, small networks."""
 
+import contextlib
 import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -12,6 +19,7 @@ from torch import Tensor, nn
 
 import harness  # noqa: F401  (the torchvision hook comes before any import of torchvision)
 from harness.api import Backbone
+from slurm.devcluster import SBIN, Devcluster
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,3 +49,61 @@ def _one_thread() -> None:
 def tiny_backbone() -> TinyBackbone:
     torch.manual_seed(0)
     return TinyBackbone()
+
+
+@pytest.fixture(scope="session")
+def devcluster() -> Iterator[Devcluster]:
+    """A SLURM of four nodes for the session, with SLURM_CONF set. HARNESS_KEEP_DEVCLUSTER=1 keeps its folder."""
+    with short_root() as root:
+        cluster = Devcluster.up(root)
+        saved = os.environ.get("SLURM_CONF")
+        os.environ.update(cluster.env)
+        try:
+            yield cluster
+        finally:
+            os.environ.pop("SLURM_CONF")
+            if saved is not None:
+                os.environ["SLURM_CONF"] = saved
+
+
+@pytest.fixture
+def cluster_root() -> Iterator[Path]:
+    """A folder for a cluster of the test's own, which is stopped at the end if the test did not."""
+    with short_root() as root:
+        yield root
+
+
+@contextlib.contextmanager
+def short_root() -> Iterator[Path]:
+    """A new folder (unix sockets need a short path, which tmp_path is not); a cluster in it is stopped at the end."""
+    if not shutil.which("slurmctld", path=os.pathsep.join([os.environ["PATH"], *SBIN])):
+        pytest.skip("SLURM is not installed")
+    root = Path(tempfile.mkdtemp(prefix="hdc-", dir="/tmp"))
+    try:
+        yield root
+    finally:
+        if (cluster := Devcluster.stored(root)) is not None:
+            cluster.down()
+        if not os.environ.get("HARNESS_KEEP_DEVCLUSTER"):
+            shutil.rmtree(root)
+
+
+@pytest.fixture
+def no_jobs_left(devcluster: Devcluster) -> Iterator[None]:
+    """Give the next test a cluster as new: daemons alive, no jobs, idle nodes."""
+    yield
+    for daemon in devcluster.daemons:
+        devcluster.start(daemon)
+    subprocess.run("squeue -h -o %A | sort -u | xargs -r scancel", shell=True, check=True, timeout=30)
+    started = time.monotonic()
+    while True:
+        states = devcluster.node_states()
+        jobs = subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=True, timeout=30).stdout
+        if not jobs and set(states.values()) == {"idle"}:
+            return
+        for node in [node for node, state in states.items() if state.startswith(("down", "drain"))]:
+            subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], timeout=30)
+        if time.monotonic() - started > 8:  # SLURM gives jobs 5 s, and has no hold on a process that left its session
+            devcluster.kill_jobs()
+        assert time.monotonic() - started < 60, f"jobs left: {jobs}; nodes: {states}"
+        time.sleep(0.1)
