@@ -195,12 +195,12 @@ class Devcluster:
 
     def down(self) -> None:
         """Cancel the jobs, stop the daemons, and kill what is left of jobs after 2 seconds. Keeps etc/ and log/."""
-        if self._pid("slurmctld") and (jobs := self._client("squeue", "-h", "-o", "%A").split()):
+        answers = self._pid("munged") and self._pid("slurmctld")
+        if answers and (jobs := self._client("squeue", "-h", "-o", "%A").split()):
             self._client("scancel", *sorted(set(jobs)))
             _until(lambda: not self._client("squeue", "-h"), 2)
         self._stop("slurmctld")  # first, so that it starts no job anew
-        self.kill_jobs()  # slurmd waits for them
-        self._stop(*(f"slurmd.{node}" for node in self.nodes))
+        self._stop(*(f"slurmd.{node}" for node in self.nodes), grace=0.5)  # with a job it would wait for the controller
         self.kill_jobs()
         for name in ("slurmdbd", "mariadbd", "munged"):
             self._stop(name)
@@ -223,14 +223,14 @@ class Devcluster:
             files = [Path(f"/usr/share/mysql/mysql_system_tables{part}.sql") for part in ("", "_data")]
             tables = DATABASE.format(tables="\n".join(file.read_text() for file in files))
             self._launch(daemon, ["mariadbd", *self._database_options(), "--bootstrap"], tables)
-        run, (kind, _, node) = self.root / "run", daemon.partition(".")
+        root, run, (kind, _, node) = self.root, self.root / "run", daemon.partition(".")
         if kind == "munged":
             words = [
-                f"--key-file={self.root}/munge.key",
+                f"--key-file={root}/munge.key",
                 f"--seed-file={run}/munged.seed",
-                f"--socket={run}/munged.sock",
+                f"--log-file={self._log(daemon)}",
             ]
-            words = ["munged", *words, f"--pid-file={run}/munged.pid", f"--log-file={self._log(daemon)}"]
+            words = ["munged", *words, f"--socket={run}/munged.sock", f"--pid-file={run}/munged.pid"]
         elif kind == "mariadbd":
             words = [f"--socket={run}/mariadbd.sock", "--skip-networking", f"--pid-file={run}/mariadbd.pid"]
             words = ["setsid", "--fork", "mariadbd", *self._database_options(), *words]
@@ -314,11 +314,12 @@ class Devcluster:
         root, last = self.root, len(self.nodes) - 1
         for name in WIPED:
             shutil.rmtree(root / name, ignore_errors=True)
-        for name in ("etc", "state", "spool", "run", "dev", *(f"log/{node}" for node in self.nodes)):
-            (root / name).mkdir(mode=0o755, parents=True, exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True)
         root.chmod(0o755)  # munged refuses less, and more
         stored = {"port": self.port, "nodes": self.nodes, "accounting": self.accounting}
         (root / "devcluster.json").write_text(json.dumps(stored))
+        for name in ("etc", "state", "spool", "run", "dev", *(f"log/{node}" for node in self.nodes)):
+            (root / name).mkdir(mode=0o755, parents=True, exist_ok=True)
         for name, content in (("munge.key", os.urandom(128)), ("etc/slurmdbd.conf", b"")):
             (root / name).touch(mode=0o600)
             (root / name).write_bytes(content)
@@ -380,10 +381,16 @@ class Devcluster:
             raise Unavailable(self._failure(daemon, f"{words[0]} exits with code {done.returncode}"))
 
     def _wait(self, ready: Callable[[], bool], daemon: str, what: str = "its port") -> None:
-        """Until ready. Gives up early when the daemon has died: it has its pid file within 2 seconds, or never."""
-        started = time.monotonic()
-        over = lambda: time.monotonic() - started > 2 and self._pid(daemon) is None  # noqa: E731
-        _until(lambda: ready() or over(), START)
+        """Until ready. Gives up when the daemon has died, or after START."""
+        started, seen = time.monotonic(), False
+
+        def over() -> bool:
+            nonlocal seen
+            alive = self._pid(daemon) is not None
+            died, seen = seen and not alive, alive
+            return ready() or died
+
+        _until(over, START)
         if not ready():
             raise Unavailable(self._failure(daemon, f"no {what} after {time.monotonic() - started:.0f} s"))
 
@@ -392,10 +399,10 @@ class Devcluster:
         lines = log.read_text(errors="replace").splitlines()[-8:] if log.exists() else []
         return "\n    ".join([f"{daemon} did not start: {what}; {log} ends with", *lines])
 
-    def _stop(self, *daemons: str) -> None:
-        """SIGTERM, and SIGKILL after 10 seconds."""
+    def _stop(self, *daemons: str, grace: float = 10) -> None:
+        """SIGTERM, and SIGKILL after so many seconds."""
         pids = [pid for daemon in daemons if (pid := self._pid(daemon))]
-        _end(pids, signal.SIGTERM)
+        _end(pids, signal.SIGTERM, grace)
         _end(pids, signal.SIGKILL)
 
 
@@ -499,12 +506,12 @@ def _until(ready: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.02)
 
 
-def _end(pids: Sequence[int], number: signal.Signals) -> None:
-    """Send a signal, and wait up to 10 seconds for the end of all."""
+def _end(pids: Sequence[int], number: signal.Signals, seconds: float = 10) -> None:
+    """Send a signal, and wait so long for the end of all."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-    _until(lambda: not any(map(_alive, pids)), 10)
+    _until(lambda: not any(map(_alive, pids)), seconds)
 
 
 def _alive(pid: int) -> bool:
