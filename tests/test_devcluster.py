@@ -75,8 +75,9 @@ def test_it_runs_a_job_with_a_gpu(tmp_path: Path) -> None:
 def test_a_job_outlives_its_controller(devcluster: Devcluster, tmp_path: Path) -> None:
     job = submit("touch began; while [ ! -e end ]; do sleep 0.1; done; echo whole", tmp_path)
     until((tmp_path / "began").exists)
-    until(lambda: job in client("scontrol", "show", "jobs", "-o"))
-    time.sleep(6)  # SLURM writes its state every 5 seconds; what came later is lost
+    client("scontrol", "update", f"jobid={job}", "comment=it-runs")
+    saved = devcluster.root / "state/job_state"  # written every few seconds; what is newer dies with the controller
+    until(lambda: saved.exists() and b"it-runs" in saved.read_bytes())
     devcluster.kill("slurmctld")
     assert devcluster.running()["slurmctld"] is False
     assert Devcluster.at(devcluster.root) == devcluster
