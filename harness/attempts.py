@@ -12,16 +12,19 @@ cancelled                       somebody asked for it
 interrupted                     another signal
 crashed                         an error; the reason is its text
 
-An attempt that could not write its end has it written by the next one, marked `found`.
+An attempt that could not write its end has it written by whoever finds it dead, marked `found`. Beside these there are
+"refused" (a run that could not start) and "asked" (somebody wants it in spite of what was).
 """
 
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.runs import RunDirectory, now, read_lines
+from harness.lease import hold
+from harness.runs import RunDirectory, append_line, cancel_mark, now, read_lines
 
 OVER = ("complete", "diverged", "collapsed")
 NO_FAULT = ("preempted", "requeued", "cancelled", "interrupted")  # of the run: they say nothing about its chances
@@ -46,8 +49,11 @@ class Place:
         return "killed", "it ended without a word: killed, or its machine was lost"
 
 
-def begin(directory: RunDirectory, step: int, place: Place) -> int:
-    """Write the start of an attempt at `step`, and the end of one before it that wrote none. Returns its number."""
+def begin(directory: RunDirectory, step: int, steps: int, place: Place) -> int:
+    """Write the start of an attempt at `step` of `steps`, and the end of one before it that wrote none.
+
+    Returns its number.
+    """
     lines = read(directory.path)
     marks = [line for line in lines if line["event"] in ("start", "end")]
     if marks and marks[-1]["event"] == "start":
@@ -56,7 +62,10 @@ def begin(directory: RunDirectory, step: int, place: Place) -> int:
         end(directory, last["attempt"], step, status, reason, found=True)
     number = sum(line["event"] == "start" for line in lines) + 1
     here = {"host": socket.gethostname(), "pid": os.getpid()}
-    _append(directory, {"attempt": number, "event": "start", "time": now(), "step": step} | here | place.fields)
+    _append(
+        directory,
+        {"attempt": number, "event": "start", "time": now(), "step": step, "steps": steps} | here | place.fields,
+    )
     return number
 
 
@@ -69,14 +78,42 @@ def warn(directory: RunDirectory, text: str) -> None:
     _append(directory, {"event": "warning", "time": now(), "reason": text})
 
 
-def forgive(directory: RunDirectory) -> None:
-    """Somebody asked for this run again: earlier attempts no longer count against it."""
-    _append(directory, {"event": "asked", "time": now()})
+def ask(path: Path) -> None:
+    """Somebody asks for this run again: earlier attempts and cancellations no longer count. Errors: Held."""
+    cancel_mark(path).unlink(missing_ok=True)
+    if read(path):
+        with hold(path, {}):
+            append_line(path / "attempts.jsonl", {"event": "asked", "time": now()})
+
+
+def refuse(path: Path, reason: str, protocols: Sequence[str] = ()) -> None:
+    """Note that a run could not start, and that trying again by itself would not help. Errors: Held, NotWritable.
+
+    protocols: those that could not evaluate a finished run.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    line = {"event": "refused", "time": now(), "reason": reason}
+    with hold(path, {}):
+        append_line(path / "attempts.jsonl", line | ({"protocols": list(protocols)} if protocols else {}))
+
+
+def bury(path: Path, status: str, reason: str) -> None:
+    """Write the end of the last attempt, which is dead, if it wrote none. Errors: Held if it lives."""
+    marks = [line for line in read(path) if line["event"] in ("start", "end")]
+    if marks and marks[-1]["event"] == "start":
+        line = {"event": "end", "time": now(), "step": reached(path), "status": status, "reason": reason}
+        with hold(path, {}):
+            append_line(path / "attempts.jsonl", {"attempt": marks[-1]["attempt"]} | line | {"found": True})
 
 
 def read(path: Path) -> list[dict[str, Any]]:
     """All lines of a run directory's attempts.jsonl."""
     return read_lines(path / "attempts.jsonl")
+
+
+def reached(path: Path) -> int:
+    """Step of the newest checkpoint of a run directory, by its name."""
+    return max((int(file.stem.removeprefix("checkpoint-")) for file in path.glob("checkpoint-*.pt")), default=0)
 
 
 def fruitless(lines: list[dict[str, Any]], reached: int) -> int:

@@ -1,6 +1,7 @@
 """What the commands do, one function each."""
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import registry
-from harness.errors import BadRecipe, RunFailed, Unavailable, UnknownName
+from harness.errors import BadRecipe, Held, RunFailed, Unavailable, UnknownName
 from harness.runs import Run, RunDirectory, writable, write_atomically
 from harness.watch import watch
 
@@ -204,3 +205,111 @@ def show_leaderboard(root: Path, uri: str | None, dataset: str | None, overrides
     page = root / "leaderboard.html"
     report.write(page, frame, curves, judge(frame, (), allow_dirty=True), overrides=overrides)
     return page
+
+
+# ---------------------------------------------------------------------------------------------- on a cluster
+
+
+def submit(wanted: Sequence[Run], root: Path, cluster: str, data_root: Path | None, dry_run: bool) -> None:
+    """Submit runs, or print the job scripts."""
+    launching = registry.load("slurm", "submit")
+    items = launching.items_of(wanted)
+    report = launching.submit(items, root, cluster, data_root=data_root, dry_run=dry_run)
+    for script in report.scripts:
+        print(script)  # noqa: T201
+    _say_submitted(report)
+
+
+def _say_submitted(report: Any) -> None:
+    if report.finished or report.under_way:
+        console.print(f"{report.finished} finished and {report.under_way} under way already", highlight=False)
+    if report.jobs:
+        made, jobs = report.made, ", ".join(report.jobs)
+        what = "worker" if made.launcher == "local" else "job"
+        console.print(
+            f"submitted {report.submitted} runs to {made.cluster} as {made.id} ({what} {jobs})\n"
+            f"watch them: harness status {made.id} -f",
+            highlight=False,
+        )
+
+
+def show_status(root: Path, names: Sequence[str], follow: bool, everything: bool) -> None:
+    """Where submitted runs stand, once or until nothing is under way."""
+    from rich.console import Group
+    from rich.live import Live
+
+    watching, states = registry.load("slurm", "watch"), registry.load("slurm", "states")
+    rows = 0 if everything else watching.ROWS
+
+    def page() -> tuple[Group, bool]:
+        found = watching.look(root, names)
+        more = len(found) - rows if rows and len(found) > rows else 0
+        lines = [watching.summary(found)] + ([f"{more} more rows with --all"] if more else [])
+        busy = any(state.word in states.IN_FLIGHT for state in found.values())
+        return Group(watching.table(root, found, rows), *lines), busy
+
+    shown, busy = page()
+    if not follow:
+        console.print(shown, highlight=False)
+        return
+    with Live(shown, console=console, auto_refresh=False) as live:
+        while busy:
+            time.sleep(watching.EVERY_S)
+            try:
+                shown, busy = page()
+            except Unavailable as error:  # a scheduler that is down for a while
+                shown = Group(shown, str(error))
+            live.update(shown, refresh=True)
+
+
+def show_log(root: Path, recipe: str, seed: int, follow: bool) -> None:
+    """A run's log; with `follow` as it grows."""
+    watching, states = registry.load("slurm", "watch"), registry.load("slurm", "states")
+    path = watching.log_file(root, recipe, seed)
+    if not follow:
+        print(path.read_text(errors="replace"), end="")  # noqa: T201
+        return
+
+    def under_way() -> bool:
+        found = watching.look(root, [recipe])
+        return any(s.word in states.IN_FLIGHT for item, s in found.items() if item.seed == seed)
+
+    for text in watching.follow(path, under_way):
+        print(text, end="", flush=True)  # noqa: T201
+
+
+def cancel(root: Path, names: Sequence[str]) -> None:
+    done = registry.load("slurm", "control").cancel(root, names)
+    console.print(f"cancelled {len(done)} runs; `harness resume` goes on with them", highlight=False)
+
+
+def resume(root: Path, names: Sequence[str], cluster: str | None) -> None:
+    reports = registry.load("slurm", "control").resume(root, names, cluster)
+    for report in reports:
+        _say_submitted(report)
+    if not reports:
+        console.print("nothing to go on with: all are finished or under way", highlight=False)
+
+
+def fill(plan: str, root: Path, cluster: str, every: float | None, data_root: Path | None) -> int:
+    """One look at what is missing, or one every so many seconds. Returns the exit code: 3 if some need a person."""
+    filling, states = registry.load("slurm", "fill"), registry.load("slurm", "states")
+    while True:
+        try:
+            tick = filling.tick(plan, root, cluster, data_root)
+        except Held as held:
+            console.print(f"another controller is at it: {held}", highlight=False)
+            return 0
+        except Unavailable as error:
+            if not every:
+                raise
+            console.print(f"{error}; looking again in {every:.0f} s", highlight=False)
+            time.sleep(every)
+            continue
+        counts = ", ".join(f"{n} {word}" for word, n in tick.counts.most_common())
+        console.print(f"{plan}: {counts}", highlight=False)
+        for report in tick.reports:
+            _say_submitted(report)
+        if not every or not tick.left:
+            return 3 if any(tick.counts[word] for word in states.ON_REQUEST) else 0
+        time.sleep(every)

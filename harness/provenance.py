@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import json
 import platform
 import subprocess
 from functools import cache
@@ -18,7 +19,12 @@ ON_THE_PATH = (  # what can change a number; the rest of harness/ only moves or 
 
 @cache
 def git() -> dict[str, Any]:
-    """Commit of the checkout and whether its code differs from it, new files included; both None outside git."""
+    """Commit of the checkout and whether its code differs from it, new files included; both None outside git.
+
+    A snapshot of a submission (slurm/snapshot.py) says what was true when it was taken.
+    """
+    if (snapshot := ROOT / "snapshot.json").exists():
+        return dict(json.loads(snapshot.read_text()))
     try:
         commit = _git("rev-parse", "HEAD")
         return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--", *CODE))}

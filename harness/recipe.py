@@ -215,6 +215,17 @@ def check(recipe: Recipe) -> None:
         )
 
 
+def check_processes(recipe: Recipe, processes: int) -> None:
+    """Refuse a number of processes that the batch cannot be divided among equally. Errors: BadRecipe."""
+    batch = recipe.budget.batch
+    if recipe.budget.epochs and batch % processes:
+        fit = [str(n) for n in range(1, batch + 1) if batch % n == 0]
+        raise BadRecipe(
+            f"recipe {recipe.name!r}: a batch of {batch} does not divide over {processes} processes; "
+            f"use {', '.join(fit[:8])}" + (", ..." if len(fit) > 8 else "")
+        )
+
+
 def _ranges(recipe: Recipe) -> Iterator[tuple[str, Any, bool, str]]:
     """Every setting with a range: its path, its value, whether it is fine, and what would be."""
     o, b = recipe.optimiser, recipe.budget

@@ -55,6 +55,12 @@ def recipe_names() -> dict[str, str]:
     return found
 
 
+def protocol_id(name: str) -> str:
+    """What records call a protocol with its default settings. Errors: UnknownName."""
+    found: str = load("harness.evals", name).Config().id
+    return found
+
+
 def recipe(name: str, overrides: tuple[str, ...] = ()) -> Recipe:
     """The recipe of that name, checked, with overrides such as "method.variance=10" applied.
 

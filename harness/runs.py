@@ -62,6 +62,21 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def append_line(path: Path, line: dict[str, Any]) -> None:
+    """One line at the end of a JSONL file; a half-written line of a killed attempt is closed first."""
+    with writable(path), open(path, "a+b") as stream:
+        if stream.seek(0, os.SEEK_END):
+            stream.seek(-1, os.SEEK_END)
+            if stream.read(1) != b"\n":
+                stream.write(b"\n")
+        stream.write(json.dumps(line).encode() + b"\n")
+
+
+def cancel_mark(path: Path) -> Path:
+    """A file in a run directory that says: nobody starts this again by itself."""
+    return path / "cancel"
+
+
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -150,12 +165,6 @@ class RunDirectory:
                     folder.rmdir()
 
     def append(self, file: str, line: dict[str, Any]) -> None:
-        """One line at the end of a JSONL file; a half-written line of a killed attempt is closed first."""
+        """One line at the end of a JSONL file. Errors: LeaseLost, NotWritable."""
         self.check()
-        path = self.path / file
-        with writable(path), open(path, "a+b") as stream:
-            if stream.seek(0, os.SEEK_END):
-                stream.seek(-1, os.SEEK_END)
-                if stream.read(1) != b"\n":
-                    stream.write(b"\n")
-            stream.write(json.dumps(line).encode() + b"\n")
+        append_line(self.path / file, line)

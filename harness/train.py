@@ -27,7 +27,7 @@ from harness.features import extract
 from harness.optim import Training
 from harness.progress import Bar
 from harness.recipe import Recipe
-from harness.runs import RunDirectory, now, read_lines
+from harness.runs import RunDirectory, cancel_mark, now, read_lines
 from harness.seeding import generator, seed_global
 from harness.signals import Stop
 from harness.views import make_views
@@ -144,12 +144,14 @@ class Attempt:
 
     def run(self, stop: Stop, place: Place, show: bool, checkpoint_every_s: float) -> dict[str, Any]:
         """From where the run stands to its record; the attempt's start and end are noted whatever happens."""
-        number = attempts.begin(self.directory, self.step, place)
+        number = attempts.begin(self.directory, self.step, self.steps, place)
         try:
             status, reason = self.train(stop, show, checkpoint_every_s)
             record = self.finish(stop, status, reason)
         except Interrupted:
-            status, reason = place.interrupted(stop.signal)
+            status, reason = "cancelled", "by `harness cancel`"
+            if not cancel_mark(self.directory.path).exists():
+                status, reason = place.interrupted(stop.signal)
             attempts.end(self.directory, number, self.step, status, reason)
             raise
         except Exception as error:

@@ -58,12 +58,12 @@ def watch(directories: Sequence[RunDirectory], alive: Callable[[], bool], every_
 def _state(directory: RunDirectory) -> dict[str, Any]:
     if (directory.path / "record.json").exists():
         return {"done": True, "live": False, "epoch": 0}
-    line = _last_line(directory.metrics)
+    line = last_line(directory.metrics)
     live = bool(line) and time.time() - directory.metrics.stat().st_mtime < LIVE_S
     return {"done": False, "live": live, "epoch": int(line.get("epoch", 0))}
 
 
-def _last_line(path: Path) -> dict[str, Any]:
+def last_line(path: Path) -> dict[str, Any]:
     """The last whole line of a JSONL file, reading only its end."""
     try:
         with open(path, "rb") as file:

@@ -13,23 +13,47 @@ from types import FrameType
 
 import submitit
 
+from harness.attempts import Place
 from harness.errors import HarnessError, Interrupted, RunConflict
-from harness.runs import Run
+from harness.runs import Run, RunDirectory, cancel_mark
+
+Evaluation = tuple[str, int, tuple[str, ...], tuple[str, ...]]  # recipe, seed, overrides, protocols
 
 
-def launch(runs: Sequence[Run], root: Path, data_root: Path | None, workers: int = 0) -> list[submitit.Job[list[str]]]:
-    """Start `workers` processes (0: one per two cores, at least two) that together do all runs."""
-    workers = min(len(runs), workers or max(2, (os.cpu_count() or 2) // 2))
+def launch(
+    runs: Sequence[Run],
+    root: Path,
+    data_root: Path | None,
+    workers: int = 0,
+    evaluations: Sequence[Evaluation] = (),
+    folder: Path | None = None,
+) -> list[submitit.Job[list[str]]]:
+    """Start `workers` processes (0: one per two cores, at least two) that together do all runs.
+
+    evaluations: what the first worker does when it is done with the runs. folder: of logs, else <root>/launches.
+    """
+    workers = min(max(1, len(runs)), workers or max(2, (os.cpu_count() or 2) // 2))
     threads = max(1, (os.cpu_count() or 1) // workers)
-    executor = submitit.LocalExecutor(folder=root / "launches")
+    executor = submitit.LocalExecutor(folder=folder or root / "launches")
     executor.update_parameters(timeout_min=60 * 24 * 14)
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES")  # submitit hides all of them from its local jobs
     data = str(data_root) if data_root else None
     with executor.batch():
-        return [executor.submit(worker, list(runs), str(root), data, threads, n, gpus) for n in range(workers)]
+        return [
+            executor.submit(worker, list(runs), str(root), data, threads, n, gpus, [] if n else list(evaluations))
+            for n in range(workers)
+        ]
 
 
-def worker(runs: list[Run], root: str, data_root: str | None, threads: int, number: int, gpus: str | None) -> list[str]:
+def worker(
+    runs: list[Run],
+    root: str,
+    data_root: str | None,
+    threads: int,
+    number: int,
+    gpus: str | None,
+    evaluations: list[Evaluation],
+) -> list[str]:
     """Process `number` of a launch, see `work`. gpus: CUDA_VISIBLE_DEVICES where it was launched, shared in turns."""
     for asked in (signal.SIGTERM, signal.SIGINT):
         signal.signal(asked, _stop)  # submitit ignores SIGTERM; the training loop has handlers of its own meanwhile
@@ -40,15 +64,30 @@ def worker(runs: list[Run], root: str, data_root: str | None, threads: int, numb
 
     torch.set_num_threads(threads)
     device = f"cuda:{number % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
-    return work(runs, Path(root), Path(data_root) if data_root else None, device)
+    place = Place({"log": str(submitit.JobEnvironment().paths.stderr)})
+    data = Path(data_root) if data_root else None
+    failed = work(runs, Path(root), data, device, place)
+    return failed + [line for one in evaluations for line in _evaluate(one, Path(root), data)]
+
+
+def _evaluate(one: Evaluation, root: Path, data_root: Path | None) -> list[str]:
+    """Returns a line if it failed."""
+    from harness import commands
+
+    name, seed, overrides, protocols = one
+    try:
+        commands.evaluate_again(name, seed, overrides, protocols, root, data_root)
+    except HarnessError as error:
+        return [f"{name} seed {seed}: {error}"]
+    return []
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
     raise Interrupted(f"a worker was stopped by {signal.Signals(number).name}; start again to go on")
 
 
-def work(runs: list[Run], root: Path, data_root: Path | None, device: str) -> list[str]:
-    """Every run once, first those nobody holds. Returns a line for each that failed."""
+def work(runs: list[Run], root: Path, data_root: Path | None, device: str, place: Place | None = None) -> list[str]:
+    """Every run once, first those nobody holds, none that is cancelled. Returns a line for each that failed."""
     from harness import registry, train
 
     failed: dict[Run, str] = {}
@@ -59,10 +98,15 @@ def work(runs: list[Run], root: Path, data_root: Path | None, device: str) -> li
             name, seed, overrides = item
             try:
                 recipe = registry.recipe(name, overrides)
-                train.run(recipe, seed, root, data_root=data_root, device=device, wait=wait)
+                cancelled = cancel_mark(RunDirectory(root, recipe, seed).path)
+                if cancelled.exists():
+                    continue
+                train.run(recipe, seed, root, data_root=data_root, device=device, wait=wait, place=place)
             except RunConflict:
                 continue
             except Interrupted as error:
+                if cancelled.exists():
+                    continue
                 return [*failed.values(), str(error)]
             except HarnessError as error:
                 failed[item] = f"{name} seed {seed}: {error}"

@@ -1,0 +1,83 @@
+"""The last words of a job: put it back into the queue if its item is not finished and may be tried again.
+
+Run by the job's own script when srun has returned, whatever became of the tasks: python -m slurm.after FOLDER CODE
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import submitit
+from submitit.core.utils import DelayedSubmission, JobPaths
+
+from harness import attempts
+from harness.errors import Held, NotWritable, Unavailable
+from harness.runs import cancel_mark
+from slurm import scheduler, states
+from slurm.job import Task
+
+PATIENCE_S = 900  # how long a slurmctld that is down is waited for
+Answer = TypeVar("Answer")
+
+
+def after(folder: Path, code: int) -> None:
+    """Put the job back into the queue if its item is not finished and may be tried again.
+
+    folder: submitit's. code: exit code of srun, over 128 for a task that a signal killed.
+    """
+    env = submitit.JobEnvironment()
+    task = DelayedSubmission.load(JobPaths(folder, env.job_id).submitted_pickle).function
+    assert isinstance(task, Task)
+    if code in (0, 2) or cancel_mark(task.path).exists() or states.done(task.item, Path(task.runs)):
+        return
+    id = os.environ["SLURM_JOB_ID"]
+    if (state := _insist(lambda: scheduler.job(id)["JobState"])) != "RUNNING":
+        print(f"after: the job is {state}, SLURM decides what becomes of it")  # noqa: T201
+        return
+    died = f"signal {code - 128}" if code > 128 else f"exit code {code}"
+    try:
+        attempts.bury(task.path, "killed", f"it ended without a word, by {died}")
+    except Held as error:
+        print(f"after: {error}")  # noqa: T201
+        return
+    except NotWritable as error:
+        print(f"after: {error}")  # noqa: T201
+    fruitless = _fruitless(task)
+    if fruitless >= attempts.BUDGET:
+        print(f"after: {fruitless} attempts in a row got no further; `harness resume` tries again")  # noqa: T201
+        if not _began(task):  # so nothing in the run directory says it yet
+            reason = f"{fruitless} jobs in a row ended before they could begin; the log is {env.paths.stdout}"
+            attempts.refuse(task.path, reason, task.item.protocols)
+        return
+    print(f"after: {died}; requeued", flush=True)  # noqa: T201
+    _insist(lambda: scheduler.requeue(id))
+
+
+def _began(task: Task) -> bool:
+    """Whether the run directory tells of attempts at this item; evaluations leave no trace there."""
+    return task.item.stage == "train" and any(line["event"] == "start" for line in attempts.read(task.path))
+
+
+def _fruitless(task: Task) -> int:
+    if _began(task):
+        return attempts.fruitless(attempts.read(task.path), attempts.reached(task.path))
+    return int(os.environ.get("SLURM_RESTART_COUNT", 0)) + 1
+
+
+def _insist(ask: Callable[[], Answer]) -> Answer:
+    """The scheduler's answer; while it is down, wait for it."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return ask()
+        except Unavailable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(5)
+
+
+if __name__ == "__main__":
+    after(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,62 @@
+"""What a person asks of submitted runs: cancel them, or go on with them."""
+
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness import lease
+from harness.errors import RunConflict
+from harness.runs import cancel_mark, writable
+from slurm import scheduler, states, submission, watch
+from slurm.states import State
+from slurm.submission import Item
+from slurm.submit import Report, submit
+
+
+def cancel(runs: Path, names: Sequence[str]) -> dict[Item, State]:
+    """Stop what is under way, after a checkpoint, and mark the rest so that nobody starts it again by itself.
+
+    Returns what was cancelled, as it stood. Errors: UnknownName, Unavailable.
+    """
+    found = watch.look(runs, names)
+    open_ = {item: state for item, state in found.items() if state.word not in (*states.OVER, "cancelled")}
+    for item in open_:  # first: an attempt that gets the signal looks here for why
+        mark = cancel_mark(item.path(runs))
+        with writable(mark):
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+    scheduler.cancel([state.job for state in open_.values() if state.job])
+    for item, state in open_.items():
+        holder = lease.holder(item.path(runs)) if state.word == "running" and not state.job else None
+        if holder and holder["host"] == socket.gethostname():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(holder["pid"], signal.SIGTERM)
+    return open_
+
+
+def resume(runs: Path, names: Sequence[str], cluster: str | None) -> list[Report]:
+    """Submit again, with the code they were submitted with, the named runs that are neither over nor under way.
+
+    cluster: another one than theirs. Errors: UnknownName, Unavailable, and those of `submit`.
+    """
+    reports = []
+    latest: dict[Item, submission.Submission] = {}
+    for one in watch.chosen(runs, names):
+        latest |= {item: one for _, _, item in one.items() if watch.picks(one, item, names)}
+    found = watch.look(runs, names)
+    for one in dict.fromkeys(latest.values()):
+        items = [
+            i for i, last in latest.items() if last is one and found[i].word not in (*states.OVER, *states.IN_FLIGHT)
+        ]
+        if not items:
+            continue
+        if not (one.snapshot / "snapshot.json").exists():
+            raise RunConflict(
+                f"the code of submission {one.id} is gone ({one.snapshot}); `harness submit` goes on with today's code"
+            )
+        data_root = Path(one.data_root) if one.data_root else None
+        reports.append(submit(items, runs, cluster or one.cluster, data_root=data_root, code=one.snapshot))
+    return reports
