@@ -5,6 +5,7 @@ Shapes: N images of a split, D the encoder's width, F factors, C classes.
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from harness.api import Draws
 from harness.data import Splits
 from harness.errors import RunFailed, UnknownName
+from harness.processes import in_turn
 from harness.recipe import View
 from harness.seeding import generator
 from harness.views import make_views, plain
@@ -73,29 +75,35 @@ def extract(
         (fewer: no pairs). Both are taken from the image itself, whatever their source. Their random numbers depend on
         `seed` and `batch`.
     device: where the encoder is. Errors: RunFailed for features that are not finite.
+
+    On several processes with the same encoder, which all call this, each encodes every W-th batch. Rank 0 gets what one
+    process would get; the tables of the others have no rows.
     """
     looks = tuple(replace(view, count=1) for view in views for _ in range(view.count) if view.role == "global")[:2]
     mean, std = splits.mean.to(device), splits.std.to(device)
     named = {"train": splits.train, "held_out": splits.held_out, "test": splits.test}
     tables: dict[str, Table] = {}
     pairs: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def encode(name: str, number: int) -> list[Tensor]:
+        """Features of one batch of a split as it is, and of its two augmented views."""
+        pixels = named[name].pixels[number * batch : (number + 1) * batch].to(device)
+        inputs = [plain(pixels, mean, std)]
+        if len(looks) == 2 and name != "train":
+            draws = Draws(generator(seed, "pairs", name, number), device)
+            inputs += make_views((pixels, pixels), looks, draws, mean, std)
+        return [encoder(x).float().cpu() for x in inputs]
+
     modes = [(module, module.training) for module in encoder.modules()]
     encoder.eval()
     try:
         with torch.no_grad():
             for name, images in named.items():
-                plains, firsts, seconds = [], [], []
-                for number, part in enumerate(images.pixels.split(batch)):
-                    pixels = part.to(device)
-                    plains.append(encoder(plain(pixels, mean, std)).float().cpu())
-                    if len(looks) == 2 and name != "train":
-                        draws = Draws(generator(seed, "pairs", name, number), device)
-                        first, second = make_views((pixels, pixels), looks, draws, mean, std)
-                        firsts.append(encoder(first).float().cpu())
-                        seconds.append(encoder(second).float().cpu())
-                tables[name] = Table(_joined(plains, name), images.labels.cpu(), images.factors.cpu())
-                if firsts:
-                    pairs[name] = _joined(firsts, name), _joined(seconds, name)
+                rows = in_turn(partial(encode, name), max(1, -(-len(images.labels) // batch)))
+                x, *sides = [_joined(parts, name) for parts in zip(*rows, strict=True)] or [torch.empty(0, 0)]
+                tables[name] = Table(x, images.labels[: len(x)].cpu(), images.factors[: len(x)].cpu())
+                if sides:
+                    pairs[name] = sides[0], sides[1]
     finally:
         for module, mode in modes:
             module.training = mode
@@ -117,8 +125,8 @@ def accuracy(scores: Tensor, labels: Tensor, top: int = 1) -> float:
     return 100 * float((rank < top).double().mean())
 
 
-def _joined(parts: list[Tensor], name: str) -> Tensor:
-    x = torch.cat(parts)
+def _joined(parts: Sequence[Tensor], name: str) -> Tensor:
+    x = torch.cat(list(parts))
     bad = int((~x.isfinite().all(1)).sum())
     if bad:
         raise RunFailed(

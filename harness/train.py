@@ -24,9 +24,12 @@ from harness.evals import evaluate
 from harness.evals.collapse import effective_rank, embedding_std
 from harness.evals.online_linear import OnlineProbe
 from harness.features import extract
+from harness.nn import all_gather, rank, world_size
+from harness.nn.collectives import synchronise_batch_norm
 from harness.optim import Training
+from harness.processes import Follower, any_of, first, held_by_first, means, parallel
 from harness.progress import Bar
-from harness.recipe import Recipe
+from harness.recipe import Recipe, check_processes
 from harness.runs import RunDirectory, cancel_mark, now, read_lines
 from harness.seeding import generator, seed_global
 from harness.signals import Stop
@@ -55,14 +58,18 @@ def run(
 
     wait: for a living process that holds the run directory. stop: set by signals that the caller handles; without it
     they are handled here. Returns the record. Errors: any HarnessError; Interrupted after a signal.
+
+    Several processes, joined by the launcher, all call this, each with a device of its own. Rank 0 alone holds the
+    directory, writes, evaluates, and returns the record; the others return {} as soon as it has the features, since an
+    evaluation may take longer than a collective waits.
     """
-    directory = RunDirectory(root, recipe, seed)
+    directory = (RunDirectory if rank() == 0 else Follower)(root, recipe, seed)
     place = place or Place()
     with (
         contextlib.nullcontext(stop) if stop else signals.noted() as stop,
-        directory.leased(wait, **place.fields),
+        held_by_first(directory.leased(wait, **place.fields)),
     ):
-        if record := directory.record():
+        if record := first(directory.record):
             return record
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
@@ -79,6 +86,7 @@ class Attempt:
 
     def __init__(self, directory: RunDirectory, splits: Splits, device: str) -> None:
         recipe, seed = directory.recipe, directory.seed
+        check_processes(recipe, world_size())
         self.directory, self.recipe, self.seed, self.splits, self.device = directory, recipe, seed, splits, device
         per_epoch = len(splits.train.labels) // recipe.budget.batch
         if per_epoch == 0 and recipe.budget.epochs:
@@ -95,10 +103,15 @@ class Attempt:
             # channels_last: 15-100 % faster for convolutions on CPU (measured), known to help on GPUs too
             self.method: Method[Any] = recipe.method.build(backbone).to(device)
             self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            if world_size() > 1:
+                synchronise_batch_norm(self.method)
         except ValueError as error:
             raise BadRecipe(f"recipe {recipe.name!r}: {error}") from error
         self.training = Training(self.method, recipe.optimiser, recipe.budget.batch, recipe.budget.warmup * per_epoch)
         self.probe = OnlineProbe(backbone.width, splits.classes).to(device) if recipe.online_probe else None
+        self.parallel = parallel(self.method) if world_size() > 1 and self.steps else None
+        self.stop = Stop()
+        self.agreed = ""  # why all of several processes stop, as of the last step
         self.code = provenance.code(methods_of(recipe))
         self.step = 0
         self.seconds = 0.0
@@ -126,10 +139,12 @@ class Attempt:
         }
 
     def _resume(self) -> None:
-        state, warnings = checkpoint.newest(self.directory.path)
+        (state, warnings), threads = first(lambda: (checkpoint.newest(self.directory.path), torch.get_num_threads()))
         for warning in warnings:
             attempts.warn(self.directory, warning)
         if state is None:
+            if world_size() > 1:
+                torch.set_num_threads(threads)  # those that the checkpoint will name
             return
         self.step, self.seconds, self.images, self.low = state["step"], state["seconds"], state["images"], state["low"]
         torch.set_num_threads(state["threads"])  # sums in another order would end in other bits
@@ -144,14 +159,14 @@ class Attempt:
 
     def run(self, stop: Stop, place: Place, show: bool, checkpoint_every_s: float) -> dict[str, Any]:
         """From where the run stands to its record; the attempt's start and end are noted whatever happens."""
-        number = attempts.begin(self.directory, self.step, self.steps, place)
+        number = first(lambda: attempts.begin(self.directory, self.step, self.steps, place))
         try:
             status, reason = self.train(stop, show, checkpoint_every_s)
             record = self.finish(stop, status, reason)
         except Interrupted:
             status, reason = "cancelled", "by `harness cancel`"
-            if not cancel_mark(self.directory.path).exists():
-                status, reason = place.interrupted(stop.signal)
+            if rank() == 0 and not cancel_mark(self.directory.path).exists():
+                status, reason = place.interrupted(self.agreed or stop.signal)
             attempts.end(self.directory, number, self.step, status, reason)
             raise
         except Exception as error:
@@ -165,17 +180,19 @@ class Attempt:
     def train(self, stop: Stop, show: bool, checkpoint_every_s: float) -> tuple[str, str]:
         """Run to the end or to a failure. Returns (status, reason). Errors: Interrupted, with a checkpoint written."""
         self.method.train()
+        self.stop = stop
         saved, status, reason = time.monotonic(), "complete", ""
         name = f"{self.recipe.name} seed {self.seed}"
-        with Bar(name, self.steps, self.step, show) as bar:
+        with Bar(name, self.steps, self.step, show and rank() == 0) as bar:
             while self.step < self.steps and status == "complete":
                 status, reason = self.one_step(bar)
-                asked = status == "complete" and bool(stop.signal) and self.step < self.steps
-                if asked or (status == "complete" and time.monotonic() - saved >= checkpoint_every_s):
+                asked = self.agreed if world_size() > 1 else stop.signal
+                if asked and self.step < self.steps and status == "complete":
+                    first(self.save)  # no process ends before it is written
+                    raise self.interrupted(asked)
+                if status == "complete" and time.monotonic() - saved >= checkpoint_every_s:
                     self.save()
                     saved = time.monotonic()
-                if asked:
-                    raise self.interrupted(stop)
         if status == "complete" and not all(p.isfinite().all() for p in self.method.parameters()):
             status, reason = "diverged", f"weights are not finite after the last step, {self.step}"
         if self.steps and status == "complete":
@@ -183,66 +200,80 @@ class Attempt:
         return status, reason
 
     def save(self) -> None:
-        self.directory.check()
-        checkpoint.save(self.directory.path, self.step, self.state())
+        if rank() == 0:
+            self.directory.check()
+            checkpoint.save(self.directory.path, self.step, self.state())
 
-    def interrupted(self, stop: Stop) -> Interrupted:
-        return Interrupted(
-            f"{self.directory.key} stopped at step {self.step} by {stop.signal}; start it again to go on"
-        )
+    def interrupted(self, signal: str) -> Interrupted:
+        return Interrupted(f"{self.directory.key} stopped at step {self.step} by {signal}; start it again to go on")
 
     # ------------------------------------------------------------------------------------------ the loop
 
     def one_step(self, bar: Bar) -> tuple[str, str]:
         clock = Clock(self.step, self.steps, self.per_epoch)
         begun = time.perf_counter()
-        seed_global(self.seed, "step", self.step)
+        others = [f"rank {rank()}"] if rank() else []  # its images are others, so dropout must be, too
+        seed_global(self.seed, "step", self.step, *others)
         batch, labels = self.batch(clock)
         ready = time.perf_counter()
-        out = self.method.step(batch)
-        loss = float(out.loss.detach())
-        if not math.isfinite(loss):
-            terms = ", ".join(f"{k} {float(v.detach()):.4g}" for k, v in out.terms.items())
-            return "diverged", f"loss is {loss} at step {self.step} ({terms})"
+        out = self.parallel(batch) if self.parallel else self.method.step(batch)
+        values = self.averages(out)
+        if not math.isfinite(values["loss"]):
+            terms = ", ".join(f"{name} {values[f'terms/{name}']:.4g}" for name in out.terms)
+            return "diverged", f"loss is {values['loss']} at step {self.step} ({terms})"
         self.training.step(out.loss, clock)
         self.method.after_step(clock)
         if self.probe:
             self.probe.update(out.features.detach(), labels)
         self.step += 1
-        self.images += len(labels)
+        self.images += self.recipe.budget.batch
         spent = time.perf_counter() - begun
         self.seconds += spent
-        self.interval.add({"loss": out.loss} | {f"terms/{k}": v for k, v in out.terms.items()}, spent, ready - begun)
+        self.interval.add(values, spent, ready - begun)
         at_end_of_epoch = self.step % self.per_epoch == 0
         if at_end_of_epoch or (self.step % self.per_epoch) % LOG_EVERY == 0:
-            return self.log(clock, out, bar, len(labels))
+            return self.log(clock, out, bar)
         return "complete", ""
 
+    def averages(self, out: Step) -> dict[str, float]:
+        """Loss and terms of the joined batch. In the same reduction several processes agree on whether to stop."""
+        values = {"loss": out.loss} | {f"terms/{name}": term for name, term in out.terms.items()}
+        if world_size() == 1:
+            return means(values, self.device)
+        found = means(values | {"asked": torch.tensor(float(bool(self.stop.signal)))}, self.device)
+        if found.pop("asked"):
+            self.agreed = any_of([self.stop.signal] if self.stop.signal else [])
+        return found
+
     def batch(self, clock: Clock) -> tuple[Batch, Tensor]:
-        """Indices of this step from the epoch's permutation; views from the step's own random numbers."""
-        train, size = self.splits.train, self.recipe.budget.batch
+        """Indices of this step from the epoch's permutation; views from the step's own random numbers.
+
+        Both are of the batch of all processes, of which each takes the slice of its rank.
+        """
+        train, size = self.splits.train, self.recipe.budget.batch // world_size()
         if self.order[0] != clock.epoch:
             fresh = torch.randperm(len(train.labels), generator=generator(self.seed, "order", clock.epoch))
             self.order = clock.epoch, fresh.to(self.device)
-        at = (clock.step % self.per_epoch) * size
+        at = (clock.step % self.per_epoch) * self.recipe.budget.batch + rank() * size
         index = self.order[1][at : at + size]
-        pairs = Draws(generator(self.seed, "pairs", clock.step), self.device)
-        looks = Draws(generator(self.seed, "views", clock.step), self.device)
-        inner = Draws(generator(self.seed, "method", clock.step), self.device)
+        pairs, looks, inner = (
+            Draws(generator(self.seed, what, clock.step), self.device, rank=rank(), world=world_size())
+            for what in ("pairs", "views", "method")
+        )
         elements = (train.pixels[index], train.partner(index, pairs))
         views = make_views(elements, self.recipe.views, looks, self.splits.mean, self.splits.std)
         return Batch(views, index, clock, inner), train.labels[index]
 
-    def log(self, clock: Clock, out: Step, bar: Bar, size: int) -> tuple[str, str]:
-        """One line of metrics.jsonl, and the check for collapse."""
-        means, images_per_s, data_wait = self.interval.close(size)
-        embedding = out.embedding.detach().float()
+    def log(self, clock: Clock, out: Step, bar: Bar) -> tuple[str, str]:
+        """One line of metrics.jsonl, of the joined batch, and the check for collapse."""
+        averages, images_per_s, data_wait = self.interval.close(self.recipe.budget.batch)
+        embedding = all_gather(out.embedding.detach().float())
         line: dict[str, Any] = {
             "step": self.step,
             "epoch": clock.epoch + 1,
             "time": now(),
-            "loss": means.pop("loss"),
-            "terms": {name.removeprefix("terms/"): value for name, value in means.items()},
+            "loss": averages.pop("loss"),
+            "terms": {name.removeprefix("terms/"): value for name, value in averages.items()},
             "coefficients": self.recipe.method.weights(),
             "lr": self.training.lr(clock),
             "weight_decay": self.training.weight_decay(clock),
@@ -251,10 +282,13 @@ class Attempt:
             "effective_rank": float(effective_rank(embedding)),
             "images_per_s": images_per_s,
             "data_wait": data_wait,
-            "diagnostics": {name: float(value.detach()) for name, value in out.diagnostics.items()},
+            "diagnostics": means(out.diagnostics, self.device),
         }
+        return first(lambda: self.judge(line, clock, bar))  # by one, so that rounding divides no two processes
+
+    def judge(self, line: dict[str, Any], clock: Clock, bar: Bar) -> tuple[str, str]:
         self.directory.append("metrics.jsonl", line)
-        bar.update(self.step, clock.epoch + 1, line["loss"], line["terms"], images_per_s)
+        bar.update(line["step"], line["epoch"], line["loss"], line["terms"], line["images_per_s"])
         self.low = self.low + 1 if is_collapsed(line) else 0
         if self.low >= COLLAPSE_LINES and clock.progress >= COLLAPSE_AFTER:
             return "collapsed", (
@@ -270,16 +304,20 @@ class Attempt:
         network, encoder = self.method.encoder()
         recipe = self.recipe
         path = self.directory.path / "encoder.safetensors"
-        if recipe.encoder.name != "pixels":
+        if rank() == 0 and recipe.encoder.name != "pixels":
             backbones.export(encoder, recipe.encoder, path)
         evals: list[dict[str, Any]] = []
+        features = None
         if status != "diverged":
             features = extract(encoder, self.splits, views=recipe.views, seed=self.seed, device=self.device)
+        if rank() > 0:
+            return {}
+        if features:
             if self.probe:
                 features.online_probe = self.probe
             for protocol in recipe.evals:
                 if stop.signal:
-                    raise self.interrupted(stop)
+                    raise self.interrupted(stop.signal)
                 evals += evaluate((protocol,), features, network=network)
         lines = read_lines(self.directory.metrics)
         return {
@@ -302,7 +340,7 @@ class Attempt:
             "network": network,
             "data": {"name": self.splits.name, "revision": self.splits.revision},
             "packages": provenance.packages(),
-            "device": {"name": provenance.device_name(self.device), "count": 1},
+            "device": {"name": provenance.device_name(self.device), "count": world_size()},
             "started": read_lines(self.directory.path / "attempts.jsonl")[0]["time"],
             "ended": now(),
             "train_seconds": round(self.seconds, 3),
@@ -320,9 +358,9 @@ class Interval:
         self.sums, self.steps = dict(sums or {}), steps
         self.timed, self.seconds, self.waited = 0, 0.0, 0.0
 
-    def add(self, values: dict[str, Tensor], seconds: float, waited: float) -> None:
+    def add(self, values: dict[str, float], seconds: float, waited: float) -> None:
         for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value.detach())
+            self.sums[name] = self.sums.get(name, 0.0) + value
         self.steps += 1
         self.timed, self.seconds, self.waited = self.timed + 1, self.seconds + seconds, self.waited + waited
 

@@ -90,7 +90,12 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 def synchronise_batch_norm(module: nn.Module) -> None:
-    """Turn every BatchNorm of the module into `SyncBatchNorm`, in place, keeping parameters, buffers and names."""
+    """Turn every BatchNorm of the module into `SyncBatchNorm`, in place, keeping parameters, buffers and names.
+
+    Errors: ValueError for a batch norm of another kind, whose statistics would be those of one process.
+    """
     for child in module.modules():
         if type(child) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
             child.__class__ = SyncBatchNorm
+        elif isinstance(child, nn.modules.batchnorm._BatchNorm) and not isinstance(child, SyncBatchNorm):
+            raise ValueError(f"{type(child).__name__} layers cannot be shared by several processes; use one process")
