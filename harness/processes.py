@@ -7,6 +7,7 @@ Only a HarnessError of `first` reaches the others. Whatever else breaks one proc
 which ends when the launcher ends the job, or at the group's timeout.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, TypeVar
@@ -99,10 +100,15 @@ def parallel(method: Method[Any]) -> Callable[[Batch], Step]:
     """`method.step` whose backward pass averages the gradients over the processes.
 
     Buffers are not sent: they are functions of the joined batch, so equal on all. With `find_unused_parameters` DDP
-    keeps its first layout of buckets. Without it, it lays them out anew after its first backward pass, so at another
-    step in a resumed run than in an uninterrupted one, and a ring of three or more adds in another order then.
+    keeps its first layout of buckets; torch's warning that it found none unused is expected. Without it, DDP lays them
+    out anew after its first backward pass, at another step in a resumed run than in an uninterrupted one, and a ring of
+    three or more processes adds in an order that depends on the layout.
     """
-    return nn.parallel.DistributedDataParallel(_Forward(method), broadcast_buffers=False, find_unused_parameters=True)
+    with warnings.catch_warnings():  # torch 2.13 has a new name for broadcast_buffers, which 2.6 does not know
+        warnings.simplefilter("ignore", FutureWarning)
+        return nn.parallel.DistributedDataParallel(
+            _Forward(method), broadcast_buffers=False, find_unused_parameters=True
+        )
 
 
 class Follower(RunDirectory):
