@@ -64,8 +64,9 @@ class Lease:
 def hold(folder: Path, owner: dict[str, Any], wait: bool = False) -> Iterator[Lease]:
     """Hold the folder. owner: JSON-ready, what others are told of this process; host and pid are added.
 
-    wait: until a living holder releases it. A holder on another machine that may be dead is waited for in any case, up
-    to STALE_S. Errors: Held (by whom) if it lives and `wait` is False; NotWritable.
+    wait: until a living holder releases it. Waited for in any case are a holder on another machine that may be dead, up
+    to STALE_S, and one of the same `job`: the scheduler has given that attempt up, and its end is near.
+    Errors: Held (by whom) if it lives and `wait` is False; NotWritable.
     """
     lease = _acquire(folder, owner | {"host": socket.gethostname(), "boot": _boot(), "pid": os.getpid()}, wait)
     try:
@@ -98,7 +99,8 @@ def _acquire(folder: Path, owner: dict[str, Any], wait: bool) -> Lease:
                 return lease
             continue
         moved = seen[0] == newest and beat != seen[1]  # it was touched while we looked
-        if not wait and (state == "alive" or moved):
+        same_job = "job" in owner and owner["job"] == there.get("job")
+        if not wait and not same_job and (state == "alive" or moved):
             raise Held(folder, there)
         if seen[:2] != (newest, beat):
             seen = newest, beat, now

@@ -33,7 +33,7 @@ def after(folder: Path, code: int) -> None:
     assert isinstance(task, Task)
     if code in (0, 2) or cancel_mark(task.path).exists() or states.done(task.item, Path(task.runs)):
         return
-    id = os.environ["SLURM_JOB_ID"]
+    id = env.job_id  # <array>_<task>: SLURM_JOB_ID of an array's last task is also the id of the whole array
     if (state := _insist(lambda: scheduler.job(id)["JobState"])) != "RUNNING":
         print(f"after: the job is {state}, SLURM decides what becomes of it")  # noqa: T201
         return

@@ -22,13 +22,13 @@ from harness import attempts, registry
 from harness.attempts import Place
 from harness.errors import (
     HarnessError,
-    Held,
     Interrupted,
     NotWritable,
     Refused,
     RunConflict,
     Unavailable,
 )
+from harness.recipe import Recipe
 from harness.runs import cancel_mark
 from harness.signals import Stop
 from slurm import scheduler
@@ -107,32 +107,46 @@ class Task:
             item, data = self.item, Path(self.data_root) if self.data_root else None
             commands.evaluate_again(item.recipe, item.seed, item.overrides, item.protocols, Path(self.runs), data)
             return
+        self._train(env, stop, recipe)
+
+    def _train(self, env: submitit.JobEnvironment, stop: Stop, recipe: Recipe) -> None:
         import torch
 
         from harness import train
+        from slurm import processes
 
+        torch.set_num_threads(min(self.shape.cpus_per_task, os.cpu_count() or 1))
         place = SlurmPlace.here(env, self)
-        torch.set_num_threads(self.shape.cpus_per_task)
-        options: dict[str, Any] = {
-            "data_root": self.data_root and Path(self.data_root),
-            "checkpoint_every_s": self.checkpoint_every_s,
-            "stop": stop,
-            "place": place,
-        }
+        mine = processes.Place(
+            rank=env.global_rank,
+            world=env.num_tasks,
+            local_rank=env.local_rank,
+            local_world=self.shape.tasks_per_node,
+            node=place.fields["node"],
+            cpus=self.shape.cpus_per_task,
+            gpus=self.shape.gpus_per_node,
+        )
+        processes.check(mine)
+        processes.join(mine, Path(self.meetings) / f"{env.job_id}.{place.restart}", self.join_timeout_s)
         try:
-            train.run(recipe, self.item.seed, Path(self.runs), **options)
-        except Held as held:
-            if held.owner.get("job") != place.fields["job"]:
-                raise
-            # an attempt of this very job that SLURM has given up and that still lives: its end is near
-            train.run(recipe, self.item.seed, Path(self.runs), wait=True, **options)
+            train.run(
+                recipe,
+                self.item.seed,
+                Path(self.runs),
+                data_root=Path(self.data_root) if self.data_root else None,
+                device=f"cuda:{mine.local_rank}" if self.shape.gpus_per_node else "cpu",
+                checkpoint_every_s=self.checkpoint_every_s,
+                stop=stop,
+                place=place,
+            )
+        finally:
+            processes.leave()
 
 
 @dataclass(frozen=True)
 class SlurmPlace(Place):
     """A job of SLURM. restart: how often SLURM has started it again."""
 
-    id: str = ""
     restart: int = 0
     signal_delay_s: int = 0
 
@@ -146,11 +160,11 @@ class SlurmPlace(Place):
             "log": str(env.paths.stdout),
         }
         delay = task.shape.signal_delay_s
-        return cls(fields, os.environ.get("SLURM_JOB_ID", ""), restart, delay)
+        return cls(fields, restart, delay)
 
     def interrupted(self, signal: str) -> tuple[str, str]:
         try:
-            job = scheduler.job(self.id, timeout_s=15)
+            job = scheduler.job(self.fields["job"], timeout_s=15)
         except Unavailable as error:
             return "interrupted", f"{signal}; why is not known: {error}"
         now, state = datetime.now(), job["JobState"]

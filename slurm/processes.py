@@ -49,7 +49,7 @@ class Place:
 def check(place: Place) -> None:
     """Whether the process got what was asked for. Errors: Unavailable, one line."""
     found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None  # macOS has none
-    if found is not None and place.cpus is not None and found < place.cpus:
+    if found is not None and place.cpus is not None and found < min(place.cpus, os.cpu_count() or 1):
         raise Unavailable(
             f"{place} may use {found} CPUs, expected {place.cpus}; give srun --cpus-per-task={place.cpus}, too: "
             "since SLURM 22.05 it does not take it over from sbatch"

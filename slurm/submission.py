@@ -84,7 +84,8 @@ class Submission:
 
     def write(self) -> None:
         """Errors: NotWritable."""
-        self.jobs.mkdir(parents=True, exist_ok=True)
+        for folder in (self.jobs, self.folder / "meetings"):
+            folder.mkdir(parents=True, exist_ok=True)
         data = asdict(self) | {"schema": 1, "runs": str(self.runs), "snapshot": str(self.snapshot)}
         write_atomically(self.folder / "submission.json", json.dumps(data).encode() + b"\n")
 
