@@ -12,13 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import registry
-from harness.errors import BadRecipe, Held, RunFailed, Unavailable, UnknownName
+from harness.errors import BadRecipe, Held, Interrupted, RunFailed, Unavailable, UnknownName
 from harness.runs import Run, RunDirectory, writable, write_atomically
 from harness.watch import watch
 
 if TYPE_CHECKING:
     import pandas
 
+    from harness.signals import Stop
     from harness.verdict import Verdict
 
 console = Console(width=None if sys.stdout.isatty() else 120)  # a log is wide enough for the tables
@@ -99,28 +100,41 @@ def load_encoder(directory: RunDirectory, px: int) -> Any:
 
 
 def evaluate_again(
-    recipe: str, seed: int, overrides: tuple[str, ...], protocols: tuple[str, ...], root: Path, data_root: Path | None
+    recipe: str,
+    seed: int,
+    overrides: tuple[str, ...],
+    protocols: Sequence[str],
+    root: Path,
+    data_root: Path | None,
+    stop: "Stop | None" = None,
 ) -> None:
-    """Further protocols on the stored encoder; their rows replace those of the same protocol in the record."""
+    """Further protocols on the stored encoder; their rows replace those of the same protocol in the record.
+
+    The features are extracted once; the record is written after each protocol. Errors: BadRecipe; Interrupted between
+    two protocols, when `stop` says so.
+    """
     configs = tuple(registry.load("harness.evals", name).Config() for name in protocols)
     directory, record = finished(recipe, seed, overrides, root)
     import torch
 
     from harness import data, provenance, train
-    from harness.evals import evaluate
+    from harness.evals import check, evaluate
     from harness.features import extract
 
     splits = data.load(directory.recipe.data, data_root)
+    check(configs, splits)
     encoder = load_encoder(directory, record["px"])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     features = extract(encoder.to(device), splits.to(device), views=directory.recipe.views, seed=seed, device=device)
-    rows = evaluate(configs, features, network=record["network"])
-    fresh = {row["protocol"] for row in rows}
-    with directory.leased(wait=True):
-        _, record = finished(recipe, seed, overrides, root)  # as it is now that nobody else writes it
-        record["evals"] = [row for row in record["evals"] if row["protocol"] not in fresh] + rows
-        record["code"] = provenance.code(train.methods_of(directory.recipe), record["code"])
-        directory.write_record(record)
+    for config in configs:
+        if stop and stop.signal:
+            raise Interrupted(f"evaluation of {directory.key} stopped by {stop.signal}; start it again to go on")
+        rows = evaluate((config,), features, network=record["network"])
+        with directory.leased(wait=True):
+            _, record = finished(recipe, seed, overrides, root)  # as it is now that nobody else writes it
+            record["evals"] = [row for row in record["evals"] if row["protocol"] != config.id] + rows
+            record["code"] = provenance.code(train.methods_of(directory.recipe), record["code"])
+            directory.write_record(record)
 
 
 def export(recipe: str, seed: int, overrides: tuple[str, ...], to: Path, root: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from harness import lease
 from harness.errors import RunConflict
 from harness.runs import cancel_mark, writable
-from slurm import scheduler, states, submission, watch
+from slurm import scheduler, states, watch
 from slurm.states import State
 from slurm.submission import Item
 from slurm.submit import Report, submit
@@ -43,14 +43,11 @@ def resume(runs: Path, names: Sequence[str], cluster: str | None) -> list[Report
     cluster: another one than theirs. Errors: UnknownName, Unavailable, and those of `submit`.
     """
     reports = []
-    latest: dict[Item, submission.Submission] = {}
-    for one in watch.chosen(runs, names):
-        latest |= {item: one for _, _, item in one.items() if watch.picks(one, item, names)}
     found = watch.look(runs, names)
-    for one in dict.fromkeys(latest.values()):
-        items = [
-            i for i, last in latest.items() if last is one and found[i].word not in (*states.OVER, *states.IN_FLIGHT)
-        ]
+    at_rest = {item for item, state in found.items() if state.word not in (*states.OVER, *states.IN_FLIGHT)}
+    for one in reversed(watch.chosen(runs, names)):  # an item goes with the newest submission that has it
+        items = [item for _, _, item in one.items() if item in at_rest and watch.picks(one, item, names)]
+        at_rest -= {*items}
         if not items:
             continue
         if not (one.snapshot / "snapshot.json").exists():

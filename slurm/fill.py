@@ -81,10 +81,10 @@ def tick(plan: str, runs: Path, cluster: str, data_root: Path | None) -> Tick:
                     item = Item(item.recipe, item.seed, item.overrides, item.digest, "evaluate", tuple(lacks))
                     state = known.get(item) or states.of(item, runs, None)
                     if state.word in states.OVER:  # by other protocols than these
-                        state = states.State("stopped")
+                        state = states.State("missing")
                 counts[state.word] += 1
                 left += state.word not in (*states.OVER, *states.ON_REQUEST)
-                if state.word == "stopped":
+                if state.word in states.AT_REST:
                     missing[item] = None
         reports = []
         for stage in ("train", "evaluate"):

@@ -31,7 +31,7 @@ from harness.errors import (
 from harness.recipe import Recipe
 from harness.runs import cancel_mark
 from harness.signals import Stop
-from slurm import scheduler
+from slurm import scheduler, states
 from slurm.profiles import Shape
 from slurm.submission import Item
 
@@ -105,7 +105,8 @@ class Task:
             from harness import commands
 
             item, data = self.item, Path(self.data_root) if self.data_root else None
-            commands.evaluate_again(item.recipe, item.seed, item.overrides, item.protocols, Path(self.runs), data)
+            missing = states.missing_protocols(self.path, item.protocols)
+            commands.evaluate_again(item.recipe, item.seed, item.overrides, missing, Path(self.runs), data, stop)
             return
         self._train(env, stop, recipe)
 

@@ -13,7 +13,7 @@ from types import FrameType
 
 import submitit
 
-from harness.attempts import Place
+from harness.attempts import Place, refuse
 from harness.errors import HarnessError, Interrupted, RunConflict
 from harness.runs import Run, RunDirectory, cancel_mark
 
@@ -40,7 +40,9 @@ def launch(
     data = str(data_root) if data_root else None
     with executor.batch():
         return [
-            executor.submit(worker, list(runs), str(root), data, threads, n, gpus, [] if n else list(evaluations))
+            executor.submit(
+                worker, list(runs), str(root), data, threads, n, gpus, [] if n else list(evaluations), bool(folder)
+            )
             for n in range(workers)
         ]
 
@@ -53,6 +55,7 @@ def worker(
     number: int,
     gpus: str | None,
     evaluations: list[Evaluation],
+    submitted: bool,
 ) -> list[str]:
     """Process `number` of a launch, see `work`. gpus: CUDA_VISIBLE_DEVICES where it was launched, shared in turns."""
     for asked in (signal.SIGTERM, signal.SIGINT):
@@ -66,18 +69,20 @@ def worker(
     device = f"cuda:{number % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
     place = Place({"log": str(submitit.JobEnvironment().paths.stderr)})
     data = Path(data_root) if data_root else None
-    failed = work(runs, Path(root), data, device, place)
+    failed = work(runs, Path(root), data, device, place, submitted)
     return failed + [line for one in evaluations for line in _evaluate(one, Path(root), data)]
 
 
 def _evaluate(one: Evaluation, root: Path, data_root: Path | None) -> list[str]:
     """Returns a line if it failed."""
-    from harness import commands
+    from harness import commands, registry
 
     name, seed, overrides, protocols = one
     try:
         commands.evaluate_again(name, seed, overrides, protocols, root, data_root)
     except HarnessError as error:
+        if error.exit_code == 2:
+            refuse(RunDirectory(root, registry.recipe(name, overrides), seed).path, str(error), protocols)
         return [f"{name} seed {seed}: {error}"]
     return []
 
@@ -86,8 +91,18 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise Interrupted(f"a worker was stopped by {signal.Signals(number).name}; start again to go on")
 
 
-def work(runs: list[Run], root: Path, data_root: Path | None, device: str, place: Place | None = None) -> list[str]:
-    """Every run once, first those nobody holds, none that is cancelled. Returns a line for each that failed."""
+def work(
+    runs: list[Run],
+    root: Path,
+    data_root: Path | None,
+    device: str,
+    place: Place | None = None,
+    submitted: bool = False,
+) -> list[str]:
+    """Every run once, first those nobody holds, none that is cancelled. Returns a line for each that failed.
+
+    submitted: nobody waits for these lines, so a run that cannot start says so in its directory, too.
+    """
     from harness import registry, train
 
     failed: dict[Run, str] = {}
@@ -98,7 +113,8 @@ def work(runs: list[Run], root: Path, data_root: Path | None, device: str, place
             name, seed, overrides = item
             try:
                 recipe = registry.recipe(name, overrides)
-                cancelled = cancel_mark(RunDirectory(root, recipe, seed).path)
+                path = RunDirectory(root, recipe, seed).path
+                cancelled = cancel_mark(path)
                 if cancelled.exists():
                     continue
                 train.run(recipe, seed, root, data_root=data_root, device=device, wait=wait, place=place)
@@ -110,6 +126,8 @@ def work(runs: list[Run], root: Path, data_root: Path | None, device: str, place
                 return [*failed.values(), str(error)]
             except HarnessError as error:
                 failed[item] = f"{name} seed {seed}: {error}"
+                if submitted and error.exit_code == 2:
+                    refuse(path, str(error))
             except Exception as error:  # one broken run must not take the others with it
                 failed[item] = f"{name} seed {seed}: {type(error).__name__}: {error}"
     return list(failed.values())

@@ -9,6 +9,7 @@ cancelled    somebody asked for that
 refused      it cannot start: its data, recipe or directory does not fit; asking again tries again
 stuck        attempts.BUDGET attempts in a row got no further; asking again tries again
 stopped      nobody works on it; the next `harness fill` goes on with it
+missing      it never started, and no scheduler knows it; as stopped
 """
 
 import json
@@ -27,6 +28,7 @@ IN_FLIGHT = ("pending", "starting", "running", "ending")
 OVER = attempts.OVER
 WORKER = "WORKER"  # state of a local submission's jobs: each takes what is next
 ON_REQUEST = ("cancelled", "refused", "stuck")  # started again only when somebody asks
+AT_REST = ("stopped", "missing")  # the rest: to be started
 
 
 @dataclass(frozen=True)
@@ -50,24 +52,25 @@ def of(item: Item, runs: Path, queued: Queued | None) -> State:
         return State(_last_status(path) or "complete", job=job)
     held = lease.holder(path)
     if queued and queued.state == WORKER and not held:
-        return State("pending", "waits for a worker", job)
+        rest = _at_rest(path)
+        return rest if rest.word in ON_REQUEST else State("pending", "waits for a worker")
     if queued:
         if queued.state not in ("RUNNING", WORKER):
             return State("ending", queued.state.lower(), job)
         return State("running" if held else "starting", job=job)
     if held:
         return State("running", f"process {held['pid']} on {held.get('node') or held['host']}")
-    if cancel_mark(path).exists():
-        return State("cancelled")
     return _at_rest(path)
 
 
 def _at_rest(path: Path) -> State:
     """Of a run that nobody works on and that has no record."""
+    if cancel_mark(path).exists():
+        return State("cancelled")
     lines = attempts.read(path)
     marks = [line for line in lines if line["event"] != "warning"]
     if not marks:
-        return State("stopped", "it never started")
+        return State("missing")
     last = marks[-1]
     if last["event"] == "asked":
         return State("stopped")
@@ -95,7 +98,7 @@ def _of_evaluation(item: Item, path: Path, queued: Queued | None) -> State:
             return State("refused", line["reason"])
         if line["event"] == "asked":
             break
-    return State("stopped")
+    return State("missing")
 
 
 def done(item: Item, runs: Path) -> bool:

@@ -26,7 +26,7 @@ from slurm.submission import Item, Submission
 ROWS = 40
 EVERY_S = 5.0  # between two looks
 ORDER = (
-    "running", "starting", "ending", "stuck", "refused", "stopped", "cancelled", "pending",
+    "running", "starting", "ending", "stuck", "refused", "stopped", "missing", "cancelled", "pending",
     "diverged", "collapsed", "complete",
 )  # fmt: skip
 COLOURS = {"running": "green", "stuck": "red", "refused": "red", "diverged": "red", "collapsed": "red"}
