@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from harness.errors import Unavailable
 from harness.runs import write_atomically
@@ -75,8 +76,8 @@ def join(place: Place, rendezvous: Path, timeout_s: float = 120) -> None:
     else:
         store, where = _find(place, rendezvous, until, timeout_s)
     entry = {"rank": place.rank, "place": str(place), "world": place.world, "complaint": complaint}
-    store.set(f"entry {store.add('entries', 1)}", json.dumps(entry | {"time": time.time()}))
     try:
+        store.set(f"entry {store.add('entries', 1)}", json.dumps(entry | {"time": time.time()}))
         if place.rank == 0:
             _decide(store, place, where, until, timeout_s)
         store.wait(["verdict"], timedelta(seconds=timeout_s + CONNECT_S))
@@ -92,13 +93,12 @@ def join(place: Place, rendezvous: Path, timeout_s: float = 120) -> None:
     if place.gpus:
         torch.cuda.set_device(place.local_rank)
     store.set_timeout(COLLECTIVE)
-    backend, group = "nccl" if place.gpus else "gloo", dist.PrefixStore("group", store)
+    backend, group = "nccl" if place.gpus else "gloo", PrefixStore("group", store)
     try:
         dist.init_process_group(backend, store=group, rank=place.rank, world_size=place.world, timeout=COLLECTIVE)
     except RuntimeError as error:
-        raise Unavailable(
-            f"{place} cannot join the {backend} group at {where}: {str(error).splitlines()[0]}"
-        ) from error
+        why = str(error).splitlines()[0]
+        raise Unavailable(f"{place} cannot join the {backend} group at {where}: {why}") from error
 
 
 def leave() -> None:
@@ -120,10 +120,10 @@ def _mark(rendezvous: Path) -> str:
     return f"rendezvous {rendezvous}"
 
 
-def _open(place: Place, rendezvous: Path) -> tuple[dist.TCPStore, str]:
+def _open(place: Place, rendezvous: Path) -> tuple[TCPStore, str]:
     """Rank 0: a store on a free port, and its address in the file."""
     try:
-        store = dist.TCPStore(place.node, 0, is_master=True, wait_for_workers=False)
+        store = TCPStore(place.node, 0, is_master=True, wait_for_workers=False)
     except RuntimeError as error:
         why = str(error).splitlines()[0]
         raise Unavailable(f"{place} cannot open a port for the others under that name: {why}") from error
@@ -132,14 +132,14 @@ def _open(place: Place, rendezvous: Path) -> tuple[dist.TCPStore, str]:
     return store, f"{place.node}:{store.port}"
 
 
-def _find(place: Place, rendezvous: Path, until: float, timeout_s: float) -> tuple[dist.TCPStore, str]:
+def _find(place: Place, rendezvous: Path, until: float, timeout_s: float) -> tuple[TCPStore, str]:
     """The others: the store that the file names; a file that leads nowhere is read again until it is replaced."""
     where, patience = "", timedelta(seconds=min(CONNECT_S, timeout_s))
     while time.monotonic() < until:
         with contextlib.suppress(OSError, ValueError, RuntimeError):  # no file, no address in it, nobody there
             node, port = rendezvous.read_text().split()
             where = f"{node}:{port}"
-            store = dist.TCPStore(node, int(port), is_master=False, wait_for_workers=False, timeout=patience)
+            store = TCPStore(node, int(port), is_master=False, wait_for_workers=False, timeout=patience)
             if store.check([_mark(rendezvous)]):
                 return store, where
         time.sleep(POLL_S)
@@ -151,7 +151,7 @@ def _find(place: Place, rendezvous: Path, until: float, timeout_s: float) -> tup
     )
 
 
-def _decide(store: dist.TCPStore, place: Place, where: str, until: float, timeout_s: float) -> None:
+def _decide(store: TCPStore, place: Place, where: str, until: float, timeout_s: float) -> None:
     """Rank 0: wait for all, and tell all what is wrong, "" for nothing."""
     entries: list[dict[str, Any]] = []
     while len(entries) < place.world and time.monotonic() < until:

@@ -23,8 +23,8 @@ from harness.runs import RunDirectory, read_lines
 from slurm import processes
 from slurm.processes import Place, check, join, leave
 
-CORE = ("vicreg", "ssl_hsic")
-REST = ("simclr", "byol", "dino", "adassl_s")
+CORE = ("vicreg",)
+REST = ("ssl_hsic", "simclr", "byol", "dino", "adassl_s")
 
 
 @pytest.fixture(scope="module")
