@@ -1,6 +1,7 @@
 """Several processes train, evaluate, stop and go on like one, and say in one line what keeps them from starting."""
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -214,7 +215,8 @@ def test_the_store_of_somebody_else_is_not_joined(tmp_path: Path) -> None:
     assert line.startswith(f"rank 1 on localhost did not reach rank 0 at localhost:{other.port} within 0.5 s")
 
 
-def test_what_is_wrong_with_one_place_every_process_says(tmp_path: Path) -> None:
+def test_what_is_wrong_with_one_place_every_process_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 20_000)  # a machine that has them, and a process that may not use them
     starts = [partial(join, place(rank, cpus=10_000 if rank else 1), tmp_path / "a", 5.0) for rank in (0, 1)]
     first, second = errors(*starts)
     assert first == second
