@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from same_end import assert_same, assert_same_end, last_state
 
 from harness import checkpoint, registry, train
 from harness.errors import BadCheckpoint, Interrupted, NotWritable, RunConflict
 from harness.recipe import Recipe
 from harness.runs import RunDirectory, read_lines
 
-TIMES = {"time", "images_per_s", "data_wait"}
 METHODS = {  # a short recipe of every kind of state: teacher, own Adam, centre, buffers, latent pair
     "vicreg": "vicreg_digits_r10w16_e50",
     "ssl_hsic": "ssl_hsic_digits_r10w16_e50",
@@ -41,33 +40,7 @@ def run(recipe: Recipe, root: Path, **options: Any) -> dict[str, Any]:
 
 
 def final_state(recipe: Recipe, root: Path) -> dict[str, Any]:
-    state, warnings = checkpoint.newest(RunDirectory(root, recipe, 0).path)
-    assert state is not None
-    assert not warnings
-    return state
-
-
-def assert_same(a: Any, b: Any, path: str = "") -> None:
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), path
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), path
-        for key in a:
-            if key not in ("seconds", *TIMES):
-                assert_same(a[key], b[key], f"{path}/{key}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), path
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_same(x, y, f"{path}/{i}")
-    else:
-        assert a == b, path
-
-
-def curves(directory: Path) -> dict[int, dict[str, Any]]:
-    return {
-        line["step"]: {k: v for k, v in line.items() if k not in TIMES}
-        for line in read_lines(directory / "metrics.jsonl")
-    }
+    return last_state(RunDirectory(root, recipe, 0).path)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -90,13 +63,8 @@ def test_interrupted_in_the_middle_of_an_epoch_equals_uninterrupted(name: str, t
                 run(recipe, tmp_path / "cut")
     resumed = run(recipe, tmp_path / "cut")
     assert resumed["steps"] == whole["steps"] == 8
-    assert_same(final_state(recipe, tmp_path / "whole"), final_state(recipe, tmp_path / "cut"))
     directories = [RunDirectory(tmp_path / place, recipe, 0).path for place in ("whole", "cut")]
-    assert curves(directories[0]) == curves(directories[1])
-    assert (
-        directories[0].joinpath("encoder.safetensors").read_bytes()
-        == directories[1].joinpath("encoder.safetensors").read_bytes()
-    )
+    assert_same_end(*directories)
     starts = [line["step"] for line in read_lines(directories[1] / "attempts.jsonl") if line["event"] == "start"]
     assert starts == [0, 3, 6]
 
