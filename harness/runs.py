@@ -16,11 +16,13 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import NotWritable, RunConflict
 from harness.lease import Lease, hold
-from harness.recipe import Recipe
+
+if TYPE_CHECKING:  # else every job would import torch before it hears signals, and once more at its end
+    from harness.recipe import Recipe
 
 Run = tuple[str, int, tuple[str, ...]]  # recipe name, seed, overrides
 
@@ -82,7 +84,7 @@ def now() -> str:
 
 
 class RunDirectory:
-    def __init__(self, root: Path, recipe: Recipe, seed: int) -> None:
+    def __init__(self, root: Path, recipe: "Recipe", seed: int) -> None:
         self.recipe, self.seed = recipe, seed
         self.path = root / recipe.name / recipe.digest / f"seed-{seed}"
         self.lease: Lease | None = None

@@ -13,12 +13,12 @@ import sys
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import submitit
 from submitit.core.utils import DelayedSubmission
 
-from harness import attempts, registry
+from harness import attempts
 from harness.attempts import Place
 from harness.errors import (
     HarnessError,
@@ -28,12 +28,14 @@ from harness.errors import (
     RunConflict,
     Unavailable,
 )
-from harness.recipe import Recipe
 from harness.runs import cancel_mark
 from harness.signals import Stop
 from slurm import scheduler, states
 from slurm.profiles import Shape
 from slurm.submission import Item
+
+if TYPE_CHECKING:
+    from harness.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ class Task:
         return 0
 
     def _do(self, env: submitit.JobEnvironment, stop: Stop) -> None:
+        from harness import registry
+
         if Path(self.snapshot) != registry.ROOT:
             raise Refused(f"the code is {registry.ROOT}, expected the submission's, {self.snapshot}; submit again")
         recipe = registry.recipe(self.item.recipe, self.item.overrides)
@@ -110,7 +114,7 @@ class Task:
             return
         self._train(env, stop, recipe)
 
-    def _train(self, env: submitit.JobEnvironment, stop: Stop, recipe: Recipe) -> None:
+    def _train(self, env: submitit.JobEnvironment, stop: Stop, recipe: "Recipe") -> None:
         import torch
 
         from harness import train

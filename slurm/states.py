@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import attempts, lease, registry
+from harness import attempts, lease
 from harness.runs import cancel_mark
 from slurm import scheduler
 from slurm.scheduler import Queued
@@ -113,6 +113,8 @@ def missing_protocols(path: Path, protocols: Sequence[str]) -> list[str]:
         record = json.loads((path / "record.json").read_text())
     except (FileNotFoundError, ValueError):
         return list(protocols)
+    from harness import registry  # imports torch, which the end of a training needs not
+
     has = {row["protocol"] for row in record["evals"]}
     return [name for name in protocols if registry.protocol_id(name) not in has]
 

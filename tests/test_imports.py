@@ -66,7 +66,7 @@ def test_results_hold_no_code() -> None:
 
 def test_importing_harness_is_light() -> None:
     heavy = {"torch", "mlflow", "pandas", "timm", "datasets"}
-    code = f"import harness, harness.cli, sys; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import harness, harness.cli, slurm.job, slurm.after, sys; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
 
