@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -49,6 +50,21 @@ def _one_thread() -> None:
 def tiny_backbone() -> TinyBackbone:
     torch.manual_seed(0)
     return TinyBackbone()
+
+
+FAULTS = ("fault", "how many", "outcome", "seconds lost per fault")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The rows that tests/test_slurm_faults.py has noted, as a table; HARNESS_FAULT_TABLE names a file for it, too."""
+    reports = [one for some in terminalreporter.stats.values() for one in some if getattr(one, "when", "") == "call"]
+    rows = [value for one in reports for name, value in one.user_properties if name == "fault"]
+    if rows:
+        lines = [" | ".join(["", *row, ""]).strip() for row in (FAULTS, ["---"] * len(FAULTS), *rows)]
+        terminalreporter.section("faults on a real SLURM")
+        terminalreporter.write_line("\n".join(lines))
+        if file := os.environ.get("HARNESS_FAULT_TABLE"):
+            Path(file).write_text("\n".join(lines) + "\n")
 
 
 @pytest.fixture(scope="session")
