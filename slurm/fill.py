@@ -52,7 +52,9 @@ def read_plan(name: str) -> list[tuple[list[Item], tuple[str, ...]]]:
     found = []
     for group in groups:
         for key, value in group.items():
-            if key in GROUP and not isinstance(value, GROUP[key]):
+            if key not in GROUP:
+                raise UnknownName("key of a group", key, GROUP, fix=f"in {file}")
+            if not isinstance(value, GROUP[key]):
                 raise BadRecipe(f"{file}: {key} is {value!r}, expected {GROUP[key].__name__}")
         if not group.get("recipes") or group.get("seeds", 0) < 1:
             raise BadRecipe(f"{file}: a group needs recipes = [...] and seeds = 1 or more; got {group}")
