@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export MLFLOW_DISABLE_TELEMETRY = true
 
-.PHONY: demo test check fix golden slow clean
+.PHONY: demo test check fix golden slow slurm clean
 
 demo: .venv/.installed  ## train, evaluate and judge the core methods on embedded data
 	$(BIN)/python -m harness demo
@@ -12,9 +12,12 @@ test: .venv/.installed  ## the fast tests
 	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu and not network and not slurm"
 
 slow: .venv/.installed  ## the slow tests
-	$(BIN)/python -m pytest -n 2 -m "slow and not gpu and not network"
+	$(BIN)/python -m pytest -n 2 -m "slow and not gpu and not network and not slurm"
 
-check: .venv/.installed  ## format, lint, types, fast tests; CI runs this, then `make slow`
+slurm: .venv/.installed  ## faults on a real SLURM that the tests start; skipped where SLURM is not installed
+	$(BIN)/python -m pytest -n 2 -m slurm
+
+check: .venv/.installed  ## format, lint, types, fast tests; CI runs this, then `make slow` and `make slurm`
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

@@ -28,10 +28,12 @@ def after(folder: Path, code: int) -> None:
 
     folder: submitit's. code: exit code of srun, over 128 for a task that a signal killed.
     """
+    if code in (0, 2):
+        return
     env = submitit.JobEnvironment()
     task = DelayedSubmission.load(JobPaths(folder, env.job_id).submitted_pickle).function
     assert isinstance(task, Task)
-    if code in (0, 2) or cancel_mark(task.path).exists() or states.done(task.item, Path(task.runs)):
+    if cancel_mark(task.path).exists() or states.done(task.item, Path(task.runs)):
         return
     id = env.job_id  # <array>_<task>: SLURM_JOB_ID of an array's last task is also the id of the whole array
     if (state := _insist(lambda: scheduler.job(id)["JobState"])) != "RUNNING":

@@ -40,10 +40,10 @@ class Report:
 
 def items_of(wanted: Sequence[Run]) -> list[Item]:
     """Errors: UnknownName, BadRecipe."""
-    digests = {
-        (name, overrides): registry.recipe(name, overrides).digest for name, _, overrides in dict.fromkeys(wanted)
-    }
-    return [Item(name, seed, overrides, digests[name, overrides]) for name, seed, overrides in dict.fromkeys(wanted)]
+    wanted = list(dict.fromkeys(wanted))
+    kinds = dict.fromkeys((name, overrides) for name, _, overrides in wanted)  # seeds share a recipe
+    digests = {kind: registry.recipe(*kind).digest for kind in kinds}
+    return [Item(name, seed, overrides, digests[name, overrides]) for name, seed, overrides in wanted]
 
 
 def submit(
