@@ -144,7 +144,7 @@ def tasks(folder: Path) -> dict[int, int]:
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             words = (entry / "cmdline").read_bytes().split(b"\0")
-            if str(folder).encode() in words and b"python" in words[0]:
+            if b"python" in words[0] and {b"submitit.core._submit", str(folder).encode()} <= set(words):
                 variables = (entry / "environ").read_bytes().split(b"\0")
                 rank = next(word for word in variables if word.startswith(b"SLURM_PROCID="))
                 found[int(rank.partition(b"=")[2])] = int(entry.name)
@@ -163,28 +163,36 @@ def pending_signals(pid: int) -> set[int]:
 
 @dataclass
 class Progress:
-    """When each run got further, as seen by a thread; so what a fault cost can be told afterwards."""
+    """When each run began an attempt or got further than ever, seen by a thread: so what a fault cost is known."""
 
     runs: Sequence[Run]
-    seen: dict[Run, list[tuple[float, int]]] = field(default_factory=dict)
+    begun: dict[Run, list[float]] = field(default_factory=dict)
+    further: dict[Run, list[float]] = field(default_factory=dict)
+    furthest: dict[Run, int] = field(default_factory=dict)
     faults: list[tuple[Run, float]] = field(default_factory=list)
 
     def look(self) -> None:
         for run in self.runs:
-            marks, furthest = self.seen.setdefault(run, [(time.monotonic(), 0)]), run.furthest()
-            if furthest > marks[-1][1]:
-                marks.append((time.monotonic(), furthest))
+            now, begun, furthest = time.monotonic(), len(run.lines("start")), run.furthest()
+            times = self.begun.setdefault(run, [now])
+            times += [now] * (1 + begun - len(times))
+            if furthest > self.furthest.get(run, -1):
+                self.further.setdefault(run, []).append(now)
+                self.furthest[run] = furthest
 
     def fault(self, run: Run) -> None:
         """One hits the run now."""
         self.faults.append((run, time.monotonic()))
 
     def lost(self) -> list[float]:
-        """Of each fault: seconds from the last progress before it until the run was further than ever before."""
+        """Of each fault: seconds from the last progress before the next attempt until the run was further than that.
+
+        Without a next attempt: before the fault, and after it.
+        """
         found = []
         for run, when in self.faults:
-            before = [at for at, _ in self.seen[run] if at <= when]
-            after = [at for at, _ in self.seen[run] if at > when]
+            when = next((at for at in self.begun[run] if at > when), when)
+            before, after = ([at for at in self.further[run] if (at > when) == late] for late in (False, True))
             assert after, f"no progress after a fault: {run.story()}"
             found.append(after[0] - before[-1])
         return found

@@ -4,21 +4,46 @@ Every run here that is resumed ends with the same bits as one that was not inter
 as a table at the end.
 """
 
+import contextlib
 import random
+import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from slurm_runs import LONG, PER_EPOCH, SHORT, References, Run, kill, overrides, start, tasks, watched, write_profile
+from same_end import assert_same_end, curves
+from slurm_runs import (
+    LONG,
+    NAME,
+    PER_EPOCH,
+    SHORT,
+    References,
+    Run,
+    kill,
+    overrides,
+    pending_signals,
+    start,
+    tasks,
+    wait,
+    watched,
+    write_profile,
+)
 
-from harness import attempts
-from slurm import profiles, scheduler
-from slurm.control import resume
+from harness import attempts, registry, train
+from harness.cli import call
+from slurm import profiles, scheduler, snapshot, states
+from slurm.control import cancel, resume
+from slurm.devcluster import Devcluster
+from slurm.fill import Tick, tick
 from slurm.profiles import Profile
+from slurm.submit import items_of, submit
+from slurm.watch import look
 
+PLAIN = "untrained_digits_pixels_e0"  # over at once, without overrides, so that a plan can name it
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("no_jobs_left", "clusters")]
 STEPS = LONG * PER_EPOCH
 KILLS = 5  # of each of KILLED runs, at random times
@@ -184,3 +209,242 @@ def test_three_attempts_without_progress_are_enough_until_somebody_asks(
     references.check(run)
     assert run.ends() == ["killed"] * 3 + ["complete"]
     note("kill -9 three times before any checkpoint", 3, "stuck; `resume` finishes, same bits", [])
+
+
+# ---------------------------------------------------------------------------------------------- SLURM takes it back
+
+
+def test_preempted_with_and_without_the_signal(
+    tmp_path: Path, cluster_root: Path, references: References, note: Note, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster that was not told to hands no USR2 on at preemption: a job gets SIGTERM."""
+    signalled, terminated = Run(tmp_path / "signalled"), Run(tmp_path / "terminated")
+    other = Devcluster.up(cluster_root, nodes=1, preempt_signal=False)
+    with watched(signalled, terminated) as progress:
+        for run, environment in ((signalled, {}), (terminated, other.env)):
+            with monkeypatch.context() as patch:
+                for name, value in environment.items():
+                    patch.setenv(name, value)
+                start([run], "preemptible")
+                run.wait_advanced(1)
+                progress.fault(run)
+                client(
+                    "sbatch", "--partition=high", "--nodelist=127.0.0.11", "--exclusive", "--output=/dev/null",
+                    "--wrap=sleep 1",
+                )  # fmt: skip
+        references.check(signalled, terminated)
+    (ended, _), (killed, _) = signalled.lines("end"), terminated.lines("end")
+    assert (ended["status"], ended["reason"].split(";")[0]) == ("preempted", "SIGUSR2")
+    assert (killed["status"], killed["reason"].split(";")[0]) == ("preempted", "SIGTERM")
+    note("preempted, with USR2 and with SIGTERM alone", 2, "`preempted`, resumed, same bits", progress.lost())
+
+
+def test_time_limit(tmp_path: Path, references: References, note: Note) -> None:
+    """The run stands still until SLURM has sent the signal: its clock of limits ticks every half minute only."""
+    run = Run(tmp_path / "runs")
+    start([run], "minute")
+    with watched(run) as progress:
+        if begun := run.wait(lambda: run.advanced(1) or run.ends(), "no checkpoint") and run.advanced(1):
+            kill(begun["pid"], signal.SIGSTOP)
+            run.wait(lambda: run.ends() or signal.SIGUSR2 in pending_signals(begun["pid"]), "no signal")
+            progress.fault(run)
+            kill(begun["pid"], signal.SIGCONT)
+        references.check(run)
+    assert run.ends()[0] == "timeout"
+    assert set(run.ends()[1:]) <= {"timeout", "complete"}
+    assert run.lines("end")[0]["reason"] == "SIGUSR2; the time limit of 00:01:00 is near"
+    note("time limit", 1, "`timeout`, resumed, same bits", progress.lost())
+
+
+def test_a_signal_before_any_handler_is_set(tmp_path: Path, references: References, note: Note) -> None:
+    """USR2 without pause from the moment in which the job runs until its attempt is noted, over several restarts."""
+    run = Run(tmp_path / "runs")
+    (id,) = start([run]).jobs
+    sent, restarts = 0, 3
+    deadline = time.monotonic() + 180
+    while int((job := scheduler.job(id))["Restarts"]) < restarts:
+        if job["JobState"] == "RUNNING":
+            sent += subprocess.run(["scancel", "--signal=USR2", id], capture_output=True, timeout=30).returncode == 0
+        assert time.monotonic() < deadline, f"{job}; {run.story()}"
+    references.check(run)
+    assert sent > restarts
+    assert run.ends()[-1] == "complete"
+    assert set(run.ends()[:-1]) <= {"interrupted", "requeued", "killed"}, run.story()
+    note("USR2 from the first moment of a job on", restarts, "requeued each time, same bits", [])
+
+
+# ---------------------------------------------------------------------------------------------- the cluster breaks
+
+
+def test_a_node_is_lost(devcluster: Devcluster, tmp_path: Path, references: References, note: Note) -> None:
+    run = Run(tmp_path / "runs")
+    start([run])
+    node = run.wait_advanced(1)["node"]
+    with watched(run) as progress:
+        progress.fault(run)
+        devcluster.kill_node(node)
+        client("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+        references.check(run)
+    assert run.ends() == ["node_fail", "complete"]
+    assert run.lines("end")[0]["reason"].startswith(f"node {node} is down")
+    assert run.lines("start")[1]["node"] != node
+    note("node lost", 1, "`node_fail`, resumed elsewhere, same bits", progress.lost())
+
+
+def test_the_controller_dies(
+    devcluster: Devcluster, tmp_path: Path, references: References, note: Note, capfd: pytest.CaptureFixture[str]
+) -> None:
+    runs = runs_of(tmp_path / "runs", 3)
+    (id,) = start(runs).jobs
+    for run in runs:
+        run.wait_advanced(1)
+    client("scontrol", "update", f"jobid={id}", "comment=it-runs")
+    saved = devcluster.root / "state/job_state"  # written every few seconds; what is newer dies with the controller
+    wait(lambda: saved.exists() and b"it-runs" in saved.read_bytes(), "the controller saves no state")
+    with watched(*runs) as progress:
+        devcluster.kill("slurmctld")
+        for run in runs:
+            progress.fault(run)
+        begun = runs[0].alive(1)
+        assert begun, f"over too early: {runs[0].story()}"
+        kill(begun["pid"])
+        capfd.readouterr()
+        for words in (["status"], ["submit", NAME, "--cluster", "faults"]):
+            assert call([*words, "--runs", str(runs[0].runs)]) == 2
+            (line,) = capfd.readouterr().err.splitlines()
+            assert line.startswith("harness: squeue failed: ")
+            assert "Unable to contact slurm controller" in line
+        devcluster.start("slurmctld")
+        references.check(*runs)
+    assert [run.ends() for run in runs] == [["killed", "complete"], ["complete"], ["complete"]]
+    note("slurmctld killed, and one run meanwhile", 2, "3 runs complete, same bits", progress.lost()[-1:])
+
+
+def test_the_disk_is_full(tmp_path: Path, references: References, note: Note) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("may not mount")
+    try:
+        run = Run(disk / "runs")
+        (id,) = start([run]).jobs
+        begun = run.wait_advanced(1)
+        with watched(run) as progress:
+            progress.fault(run)
+
+            def full_and_over() -> bool:
+                with contextlib.suppress(OSError), open(disk / "ballast", "ab", buffering=0) as ballast:
+                    while True:
+                        ballast.write(bytes(4096))
+                return not Path(f"/proc/{begun['pid']}").exists()
+
+            run.wait(full_and_over, "the attempt goes on with a full disk")
+            wait(lambda: scheduler.job(id)["JobState"] != "RUNNING", "the job goes on")
+            (disk / "ballast").unlink()
+            if run.state().word not in states.IN_FLIGHT:
+                resume(run.runs, [], None)
+            references.check(run)
+        assert run.ends()[-1] == "complete"
+        note("disk full", 1, "resumed when there is room, same bits", progress.lost())
+    finally:
+        subprocess.run("squeue -h -o %A | xargs -r scancel", shell=True, check=True)
+        wait(lambda: subprocess.run(["umount", disk], capture_output=True).returncode == 0, "the disk is in use")
+
+
+# ---------------------------------------------------------------------------------------------- files and people
+
+
+def test_a_checkpoint_that_was_cut(tmp_path: Path, references: References, note: Note) -> None:
+    run = Run(tmp_path / "runs")
+    start([run])
+    with watched(run) as progress:
+        begun = run.wait(
+            lambda: len(list(run.path.glob("checkpoint-*.pt"))) == 2 and run.alive(1), "no two checkpoints"
+        )
+        progress.fault(run)
+        kill(begun["pid"])
+        wait(lambda: not Path(f"/proc/{begun['pid']}").exists(), "not dead")
+        older, newest = sorted(run.path.glob("checkpoint-*.pt"))[-2:]
+        newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+        references.check(run)
+    assert [line["reason"] for line in run.lines("warning")] == [
+        f"{newest} is damaged (its checksum does not match its content)"
+    ]
+    assert run.lines("start")[1]["step"] == int(older.stem.removeprefix("checkpoint-"))
+    note("newest checkpoint cut", 1, "the older one is used, same bits", progress.lost())
+
+
+def test_two_jobs_for_one_run(tmp_path: Path, references: References, note: Note) -> None:
+    run = Run(tmp_path / "runs")
+    reports = [start([run]), start([run], known={})]
+    (pid,) = {run.wait_alive(1)["pid"]}
+    references.check(run)
+    wait(lambda: not scheduler.queue(), "jobs are left")
+    assert (len(run.lines("start")), run.ends()) == (1, ["complete"])
+    logs = [next(report.made.jobs.glob("*_log.out")).read_text() for report in reports]  # type: ignore[union-attr]
+    assert sum(f"is being written by another process (process {pid} of job" in text for text in logs) == 1
+    note("two jobs for one run", 1, "one writes, the other names it", [])
+
+
+def test_cancelled_runs_wait_for_a_person_and_go_on_with_their_code(
+    tmp_path: Path, references: References, note: Note, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, pending = runs = runs_of(tmp_path / "runs", 2)
+    (plain,) = items_of([(PLAIN, 0, ())])
+    made = submit([*(run.item for run in runs), plain], running.runs, "one").made
+    assert made
+    running.wait_advanced(1)
+    found = cancel(running.runs, [made.id])
+    assert [found[item].word for item in (running.item, pending.item, plain)] == ["running", "pending", "pending"]
+    wait(lambda: not scheduler.queue(), "jobs are left")
+    assert running.ends() == ["cancelled"]
+    assert {state.word for state in look(running.runs, []).values()} == {"cancelled"}
+    assert not start(runs, asked=False).submitted  # what the controller asks
+    plan = tmp_path / "plan.toml"
+    plan.write_text(f'[[group]]\nrecipes = ["{PLAIN}"]\nseeds = 1\n')
+    assert tick(str(plan), running.runs, "faults", None) == Tick(Counter(cancelled=1), [], 0)
+
+    def edited(runs: Path) -> Path:
+        raise AssertionError("a copy of the code as it is now")
+
+    monkeypatch.setattr(snapshot, "take", edited)
+    (report,) = resume(running.runs, [], None)
+    assert report.made
+    assert (report.submitted, report.made.snapshot) == (3, made.snapshot)
+    references.check(*runs)
+    assert (running.ends(), pending.ends()) == (["cancelled", "complete"], ["complete"])
+    wait((plain.path(running.runs) / "record.json").exists, "no record of the third")
+    note("`harness cancel` of a running and two pending runs", 3, "not requeued; `resume` finishes, same bits", [])
+
+
+# ---------------------------------------------------------------------------------------------- two nodes
+
+
+def test_two_nodes_equal_one_process_and_a_killed_rank_takes_both_along(
+    tmp_path: Path, references: References, note: Note
+) -> None:
+    """Every step is logged. A small learning rate, so that rounding stays rounding: see tests/test_processes.py."""
+    settings = ("budget.epochs=40", "budget.batch=128", "budget.warmup=0", "data.train_images=128", "optimiser.lr=1e-5")
+    whole, *cut = (Run(tmp_path / name, settings=settings) for name in ("whole", "rank0", "rank1"))
+    folders = [start([run], "two").made.jobs for run in (whole, *cut)]  # type: ignore[union-attr]
+    with watched(*cut) as progress:
+        for rank, run in enumerate(cut):
+            run.wait_advanced(1)
+            progress.fault(run)
+            both = tasks(folders[1 + rank])
+            assert sorted(both) == [0, 1]
+            kill(both[rank])
+            run.wait(lambda both=both: not any(Path(f"/proc/{pid}").exists() for pid in both.values()), "one lives on")
+        for run in cut:
+            assert run.record()["device"]["count"] == 2
+            assert_same_end(whole.path, run.path)
+            assert run.ends() == ["killed", "complete"]
+    assert whole.record()["status"] == "complete"
+    assert len({line["node"] for line in whole.lines("start")}) == 1
+    alone = Run(references.folder, settings=settings)
+    train.run(registry.recipe(NAME, settings), 0, references.folder, device="cpu", show=False)
+    one, two = curves(alone.path), curves(whole.path)
+    assert list(one) == list(two) == list(range(1, 41))
+    for step in range(1, 13):
+        assert two[step]["loss"] == pytest.approx(one[step]["loss"], rel=1e-6)
+    note("kill -9 of one rank of two, on two nodes", 2, "both end, resumed, same bits", progress.lost())
