@@ -13,7 +13,7 @@ from rich.text import Text
 
 from harness import registry
 from harness.errors import BadRecipe, Held, Interrupted, RunFailed, Unavailable, UnknownName
-from harness.runs import Run, RunDirectory, writable, write_atomically
+from harness.runs import Run, RunDirectory, cancel_mark, writable, write_atomically
 from harness.watch import watch
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ def run_all(wanted: Sequence[Run], root: Path, data_root: Path | None, workers: 
     with writable(root):
         root.mkdir(parents=True, exist_ok=True)
     missing = [run for run, directory in zip(wanted, directories, strict=True) if directory.record() is None]
+    for directory in directories:  # who asks for a run again lifts its cancellation
+        cancel_mark(directory.path).unlink(missing_ok=True)
     if done := len(wanted) - len(missing):
         console.print(f"{done} of {len(wanted)} runs are finished already", highlight=False)
     if len(missing) == 1:

@@ -14,7 +14,7 @@ import submitit
 from submitit.core.utils import DelayedSubmission, JobPaths
 
 from harness import attempts
-from harness.errors import Held, NotWritable, Unavailable
+from harness.errors import HarnessError, Held, NotWritable, Unavailable
 from harness.runs import cancel_mark
 from slurm import scheduler, states
 from slurm.job import Task
@@ -44,29 +44,30 @@ def after(folder: Path, code: int) -> None:
         attempts.bury(task.path, "killed", f"it ended without a word, by {died}")
     except Held as error:
         print(f"after: {error}")  # noqa: T201
-        return
+        if error.owner.get("job") != id:  # one of this job is on its way out, and the next attempt waits for it
+            return
     except NotWritable as error:
         print(f"after: {error}")  # noqa: T201
-    fruitless = _fruitless(task)
-    if fruitless >= attempts.BUDGET:
-        print(f"after: {fruitless} attempts in a row got no further; `harness resume` tries again")  # noqa: T201
-        if not _began(task):  # so nothing in the run directory says it yet
-            reason = f"{fruitless} jobs in a row ended before they could begin; the log is {env.paths.stdout}"
-            attempts.refuse(task.path, reason, task.item.protocols)
+    silent = _starts_without_attempt(task, id)
+    if silent >= attempts.BUDGET:  # nothing in the run directory says it yet
+        reason = f"{silent} starts in a row came to nothing; their log is {env.paths.stdout}"
+        attempts.refuse(task.path, reason, task.item.protocols)
+        print(f"after: {reason}")  # noqa: T201
+        return
+    if attempts.fruitless(attempts.read(task.path), attempts.reached(task.path)) >= attempts.BUDGET:
+        print(f"after: {attempts.BUDGET} attempts in a row got no further; `harness resume` tries again")  # noqa: T201
         return
     print(f"after: {died}; requeued", flush=True)  # noqa: T201
     _insist(lambda: scheduler.requeue(id))
 
 
-def _began(task: Task) -> bool:
-    """Whether the run directory tells of attempts at this item; evaluations leave no trace there."""
-    return task.item.stage == "train" and any(line["event"] == "start" for line in attempts.read(task.path))
-
-
-def _fruitless(task: Task) -> int:
-    if _began(task):
-        return attempts.fruitless(attempts.read(task.path), attempts.reached(task.path))
-    return int(os.environ.get("SLURM_RESTART_COUNT", 0)) + 1
+def _starts_without_attempt(task: Task, job: str) -> int:
+    """How often in a row, up to now, SLURM has started this job and no attempt at its run began."""
+    began = [
+        line["restart"] for line in attempts.read(task.path) if line["event"] == "start" and line.get("job") == job
+    ]
+    restart = int(os.environ.get("SLURM_RESTART_COUNT", 0))
+    return restart - max(began, default=-1) if task.item.stage == "train" else restart + 1
 
 
 def _insist(ask: Callable[[], Answer]) -> Answer:
@@ -82,4 +83,7 @@ def _insist(ask: Callable[[], Answer]) -> Answer:
 
 
 if __name__ == "__main__":
-    after(Path(sys.argv[1]), int(sys.argv[2]))
+    try:
+        after(Path(sys.argv[1]), int(sys.argv[2]))
+    except HarnessError as error:
+        print(f"after: {error}")  # noqa: T201

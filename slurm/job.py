@@ -170,7 +170,7 @@ class SlurmPlace(Place):
     def interrupted(self, signal: str) -> tuple[str, str]:
         try:
             job = scheduler.job(self.fields["job"], timeout_s=15)
-        except Unavailable as error:
+        except HarnessError as error:
             return "interrupted", f"{signal}; why is not known: {error}"
         now, state = datetime.now(), job["JobState"]
         if int(job.get("Restarts", 0)) > self.restart:
@@ -191,7 +191,7 @@ class SlurmPlace(Place):
         if node:
             try:
                 state = scheduler.node_state(node)
-            except Unavailable:
+            except HarnessError:
                 state = ""
             if state.startswith(("down", "fail", "drain")) or state.endswith("*"):
                 return "node_fail", f"node {node} is {state}"

@@ -38,7 +38,7 @@ def need() -> None:
 
 
 def call(*words: str, timeout_s: float = 60) -> str:
-    """Run a SLURM command. Errors: Unavailable if it is missing, does not answer or fails."""
+    """Run a SLURM command. Errors: Unavailable if it is missing or slurmctld does not answer; Refused if it says no."""
     environment = os.environ | {"SLURM_BITSTR_LEN": "0"}  # squeue would cut the list of pending tasks at 64 bytes
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=timeout_s, env=environment)
@@ -48,8 +48,12 @@ def call(*words: str, timeout_s: float = 60) -> str:
         raise Unavailable(f"{words[0]} did not answer within {timeout_s:.0f} s; is slurmctld up?") from None
     if done.returncode:
         text = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise Unavailable(f"{words[0]} failed: {text}")
+        raise (Unavailable if _is_down(text) else Refused)(f"{words[0]} failed: {text}")
     return done.stdout
+
+
+def _is_down(text: str) -> bool:
+    return any(words in text for words in ("Unable to contact slurm controller", "Connection", "timed out"))
 
 
 def queue() -> dict[str, dict[int, Queued]]:
@@ -89,7 +93,7 @@ def _ranges(numbers: list[int]) -> str:
 
 
 def job(id: str, timeout_s: float = 60) -> dict[str, str]:
-    """What scontrol says of one job. Errors: Unavailable, also for a job that SLURM has forgotten."""
+    """What scontrol says of one job. Errors: Unavailable; Refused for a job that SLURM has forgotten."""
     return dict(re.findall(r"(\w+)=(\S*)", call("scontrol", "--oneliner", "show", "job", id, timeout_s=timeout_s)))
 
 
@@ -115,7 +119,7 @@ def refusal(text: str, submitted: int, wanted: int) -> Refused | Unavailable:
     """What sbatch said, as one line with what to do."""
     said = " ".join(line.removeprefix("sbatch: error: ").strip() for line in text.splitlines() if line.strip())
     rest = f"; {submitted} of {wanted} runs are submitted, the same command submits the rest" if submitted else ""
-    if "Unable to contact slurm controller" in said or "Connection" in said:
+    if _is_down(said):
         return Unavailable(f"slurmctld does not answer ({said}); try again when it does{rest}")
     if "partition" in said.lower():
         said += f"; partitions here: {', '.join(partitions())}"

@@ -64,6 +64,8 @@ def submit(
     Errors: UnknownName, BadProfile, BadRecipe, BadCommand, Unavailable, Refused, NotWritable.
     """
     profile = profiles.load(cluster)
+    if data_root is None and "HARNESS_DATA" in os.environ:  # jobs have another working directory
+        data_root = Path(os.environ["HARNESS_DATA"])
     if profile.launcher == "slurm" and not dry_run:
         scheduler.need()
     for item in {i.recipe: i for i in items}.values():
