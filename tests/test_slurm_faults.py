@@ -317,7 +317,9 @@ def test_the_controller_dies(
         devcluster.start("slurmctld")
         references.check(*runs)
     assert [run.ends() for run in runs] == [["killed", "complete"], ["complete"], ["complete"]]
-    note("slurmctld killed, and one run meanwhile", 2, "3 runs complete, same bits", progress.lost()[-1:])
+    first, *others = progress.lost()
+    note("kill -9 while slurmctld is down", 1, "resumed when it is back, same bits", [first])
+    note("slurmctld killed and started again", 1, "runs go on, one attempt each", others)
 
 
 def test_the_disk_is_full(tmp_path: Path, references: References, note: Note) -> None:
@@ -426,21 +428,22 @@ def test_two_nodes_equal_one_process_and_a_killed_rank_takes_both_along(
     """Every step is logged. A small learning rate, so that rounding stays rounding: see tests/test_processes.py."""
     settings = ("budget.epochs=40", "budget.batch=128", "budget.warmup=0", "data.train_images=128", "optimiser.lr=1e-5")
     whole, *cut = (Run(tmp_path / name, settings=settings) for name in ("whole", "rank0", "rank1"))
-    folders = [start([run], "two").made.jobs for run in (whole, *cut)]  # type: ignore[union-attr]
+    reports = [start([run], "two") for run in (whole, *cut)]
     with watched(*cut) as progress:
         for rank, run in enumerate(cut):
             run.wait_advanced(1)
-            progress.fault(run)
-            both = tasks(folders[1 + rank])
+            assert scheduler.job(reports[1 + rank].jobs[0])["NumNodes"] == "2"
+            both = tasks(reports[1 + rank].made.jobs)  # type: ignore[union-attr]
             assert sorted(both) == [0, 1]
+            progress.fault(run)
             kill(both[rank])
             run.wait(lambda both=both: not any(Path(f"/proc/{pid}").exists() for pid in both.values()), "one lives on")
         for run in cut:
             assert run.record()["device"]["count"] == 2
             assert_same_end(whole.path, run.path)
-            assert run.ends() == ["killed", "complete"]
-    assert whole.record()["status"] == "complete"
-    assert len({line["node"] for line in whole.lines("start")}) == 1
+    assert whole.ends() == ["complete"]
+    assert cut[0].ends() == ["killed", "complete"]
+    assert cut[1].ends() in (["killed", "complete"], ["crashed", "complete"])  # rank 0 may live to tell
     alone = Run(references.folder, settings=settings)
     train.run(registry.recipe(NAME, settings), 0, references.folder, device="cpu", show=False)
     one, two = curves(alone.path), curves(whole.path)
