@@ -117,7 +117,7 @@ def max_array_size() -> int:
 
 def refusal(text: str, submitted: int, wanted: int) -> Refused | Unavailable:
     """What sbatch said, as one line with what to do."""
-    said = " ".join(line.removeprefix("sbatch: error: ").strip() for line in text.splitlines() if line.strip())
+    said = ", ".join(line.removeprefix("sbatch: error: ").strip() for line in text.splitlines() if line.strip())
     rest = f"; {submitted} of {wanted} runs are submitted, the same command submits the rest" if submitted else ""
     if _is_down(said):
         return Unavailable(f"slurmctld does not answer ({said}); try again when it does{rest}")

@@ -1,7 +1,9 @@
 """Submit items: what is not done and not under way goes to a cluster as job arrays, with a copy of the code."""
 
 import contextlib
+import io
 import os
+import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,7 +15,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.slurm.slurm import _make_sbatch_string  # no public way to see what would be submitted
 
 from harness import attempts, provenance, registry
-from harness.errors import BadCommand, Held
+from harness.errors import BadCommand, Held, Refused
 from harness.recipe import check_processes
 from harness.runs import Run, writable, write_atomically
 from slurm import job, local, profiles, scheduler, snapshot, states, submission
@@ -167,10 +169,13 @@ def _launch_slurm(made: Submission, profile: Profile, report: Report) -> list[st
         executor = submitit.SlurmExecutor(folder=made.jobs, python=job.wrapped_python())
         executor.update_parameters(**_parameters(made, number, array.shape))
         try:
-            with executor.batch():
+            with contextlib.redirect_stderr(io.StringIO()), executor.batch():  # sbatch's words come with the error
                 jobs = [executor.submit(task) for task in _tasks(made, array, profile)]
         except (FailedJobError, FailedSubmissionError) as error:
-            raise scheduler.refusal(str(error), done, report.submitted) from error
+            refusal = scheduler.refusal(str(error), done, report.submitted)
+            if not done and isinstance(refusal, Refused):
+                shutil.rmtree(made.folder)  # as if nothing had been asked
+            raise refusal from error
         ids.append(jobs[0].job_id.split("_")[0])
         done += len(array.items)
     return ids

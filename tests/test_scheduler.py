@@ -97,6 +97,6 @@ def test_what_sbatch_refuses(program: Programs) -> None:
     refusal = scheduler.refusal(said, submitted=1001, wanted=2000)
     assert isinstance(refusal, Refused)
     assert str(refusal) == (
-        "sbatch refused: invalid partition specified: gpus Batch job submission failed: Invalid; "
+        "sbatch refused: invalid partition specified: gpus, Batch job submission failed: Invalid; "
         "partitions here: high, normal; 1001 of 2000 runs are submitted, the same command submits the rest"
     )
