@@ -129,7 +129,7 @@ class Task:
             local_world=self.shape.tasks_per_node,
             node=place.fields["node"],
             cpus=self.shape.cpus_per_task,
-            gpus=self.shape.gpus_per_node,
+            gpus=self.shape.gpus,
         )
         processes.check(mine)
         processes.join(mine, Path(self.meetings) / f"{env.job_id}.{place.restart}", self.join_timeout_s)
@@ -139,7 +139,7 @@ class Task:
                 self.item.seed,
                 Path(self.runs),
                 data_root=Path(self.data_root) if self.data_root else None,
-                device=f"cuda:{mine.local_rank}" if self.shape.gpus_per_node else "cpu",
+                device=f"cuda:{mine.local_rank}" if mine.gpus else "cpu",
                 checkpoint_every_s=self.checkpoint_every_s,
                 stop=stop,
                 place=place,

@@ -18,7 +18,7 @@ Stage = Literal["train", "evaluate"]
 class Shape:
     """Resources of one job; names as sbatch has them, times in the unit of their suffix.
 
-    A job is one run on nodes * tasks_per_node processes, one per GPU where there are GPUs.
+    A job is one run on nodes * tasks_per_node processes, one per GPU where GPUs are asked for (gpus_per_node or gres).
     array_parallelism: jobs of an array that run side by side (on `local`: workers, 0 chooses).
     signal_delay_s: how long before the time limit SLURM asks for a checkpoint.
     extra: further sbatch options by their long name. setup: shell lines before the job.
@@ -44,6 +44,13 @@ class Shape:
     @property
     def processes(self) -> int:
         return self.nodes * self.tasks_per_node
+
+    @property
+    def gpus(self) -> int:
+        """Per node, asked for as gpus_per_node or as gres = "gpu:4" or "gpu:a100:4"."""
+        kind, *rest = (self.gres or "").split(":")
+        by_gres = (int(rest[-1]) if rest and rest[-1].isdigit() else 1) if kind == "gpu" else 0
+        return self.gpus_per_node or by_gres
 
 
 @dataclass(frozen=True, kw_only=True)

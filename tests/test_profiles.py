@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,3 +72,12 @@ def test_mistakes(write, text: str, says: str) -> None:  # type: ignore[no-untyp
 def test_an_unknown_cluster_names_the_nearest() -> None:
     with pytest.raises(UnknownName, match=re.escape("no cluster 'devclustr'; did you mean 'devcluster'?")):
         profiles.load("devclustr")
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpus"),
+    [({}, 0), ({"gpus_per_node": 4}, 4), ({"gres": "gpu:2"}, 2), ({"gres": "gpu:a100:8"}, 8), ({"gres": "gpu"}, 1),
+     ({"gres": "gpu:a100"}, 1), ({"gres": "fpga:3"}, 0)],
+)  # fmt: skip
+def test_gpus_by_either_word(asked: dict[str, Any], gpus: int) -> None:
+    assert profiles.Shape(**asked).gpus == gpus
