@@ -122,7 +122,7 @@ def _take(folder: Path, old: Path | None, owner: dict[str, Any]) -> Lease | None
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.write(descriptor, json.dumps(owner).encode())
         os.link(temporary, path)  # locked and complete from its first moment on
-    except FileExistsError:
+    except (FileExistsError, FileNotFoundError):  # the winner sweeps what others have left half-done
         os.close(descriptor)
         return None
     except OSError as error:

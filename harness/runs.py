@@ -13,6 +13,7 @@ runs/<recipe>/<digest>/seed-<n>/
 import contextlib
 import json
 import os
+import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,7 +45,7 @@ def writable(path: Path) -> Iterator[None]:
 def write_atomically(path: Path, content: bytes) -> None:
     """All of the content or none of it: a temporary file in the same folder, fsync, rename."""
     with writable(path):
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
         try:
             with open(temporary, "wb") as file:
                 file.write(content)

@@ -48,26 +48,31 @@ def after(folder: Path, code: int) -> None:
             return
     except NotWritable as error:
         print(f"after: {error}")  # noqa: T201
-    silent = _starts_without_attempt(task, id)
+    silent = _starts_without_attempt(task, id, code)
     if silent >= attempts.BUDGET:  # nothing in the run directory says it yet
         reason = f"{silent} starts in a row came to nothing; their log is {env.paths.stdout}"
         attempts.refuse(task.path, reason, task.item.protocols)
         print(f"after: {reason}")  # noqa: T201
         return
-    if attempts.fruitless(attempts.read(task.path), attempts.reached(task.path)) >= attempts.BUDGET:
+    fruitless = attempts.fruitless(attempts.read(task.path), attempts.reached(task.path))
+    if task.item.stage == "train" and fruitless >= attempts.BUDGET:
         print(f"after: {attempts.BUDGET} attempts in a row got no further; `harness resume` tries again")  # noqa: T201
         return
     print(f"after: {died}; requeued", flush=True)  # noqa: T201
     _insist(lambda: scheduler.requeue(id))
 
 
-def _starts_without_attempt(task: Task, job: str) -> int:
-    """How often in a row, up to now, SLURM has started this job and no attempt at its run began."""
-    began = [
-        line["restart"] for line in attempts.read(task.path) if line["event"] == "start" and line.get("job") == job
-    ]
+def _starts_without_attempt(task: Task, job: str, code: int) -> int:
+    """How often in a row, up to now, SLURM has started this job and no attempt at its run began.
+
+    Evaluations note no attempts: all their starts count, unless this one was stopped by a signal.
+    """
     restart = int(os.environ.get("SLURM_RESTART_COUNT", 0))
-    return restart - max(began, default=-1) if task.item.stage == "train" else restart + 1
+    if task.item.stage == "evaluate":
+        return 0 if code == os.EX_TEMPFAIL else restart + 1
+    lines = attempts.read(task.path)
+    began = [line["restart"] for line in lines if line["event"] == "start" and line.get("job") == job]
+    return restart - max(began, default=-1)
 
 
 def _insist(ask: Callable[[], Answer]) -> Answer:

@@ -71,7 +71,7 @@ def tick(plan: str, runs: Path, cluster: str, data_root: Path | None) -> Tick:
     groups = read_plan(plan)
     folder = runs / "submissions"
     folder.mkdir(parents=True, exist_ok=True)
-    with lease.hold(folder, {"job": f"harness fill {plan}"}):
+    with lease.hold(folder, {}):
         known = states.survey(submission.read_all(runs))
         missing: dict[Item, None] = {}
         counts: Counter[str] = Counter()

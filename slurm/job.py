@@ -105,6 +105,9 @@ class Task:
                 f"recipe {recipe.name!r} was edited after it was submitted: its digest was {self.item.digest}, now it "
                 f"is {recipe.digest}; submit it again"
             )
+        import torch
+
+        torch.set_num_threads(min(self.shape.cpus_per_task, os.cpu_count() or 1))
         if self.item.stage == "evaluate":
             from harness import commands
 
@@ -115,12 +118,9 @@ class Task:
         self._train(env, stop, recipe)
 
     def _train(self, env: submitit.JobEnvironment, stop: Stop, recipe: "Recipe") -> None:
-        import torch
-
         from harness import train
         from slurm import processes
 
-        torch.set_num_threads(min(self.shape.cpus_per_task, os.cpu_count() or 1))
         place = SlurmPlace.here(env, self)
         mine = processes.Place(
             rank=env.global_rank,

@@ -70,12 +70,13 @@ class Profile(Shape):
     shape: list[dict[str, Any]] = field(default_factory=list)
 
     def shape_of(self, recipe: str, stage: Stage = "train") -> Shape:
-        """The resources of one run: the first `shape` that fits, over the profile's own."""
-        own = Shape(**{f.name: getattr(self, f.name) for f in fields(Shape)})
+        """Resources of one run: the first `shape` that fits, over the profile's own. Evaluations are one process."""
+        found = Shape(**{f.name: getattr(self, f.name) for f in fields(Shape)})
         for entry in self.shape:
             if fnmatch.fnmatch(recipe, entry.get("recipes", "*")) and entry.get("stage", stage) == stage:
-                return replace(own, **{key: value for key, value in entry.items() if key not in ("recipes", "stage")})
-        return own
+                found = replace(found, **{key: v for key, v in entry.items() if key not in ("recipes", "stage")})
+                break
+        return replace(found, nodes=1, tasks_per_node=1) if stage == "evaluate" else found
 
 
 def names() -> list[str]:

@@ -10,6 +10,7 @@ A job is found by its name, PREFIX<id>.<array>, and its array task, so a launche
 and writing down its answer loses nothing.
 """
 
+import contextlib
 import json
 import secrets
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness.errors import RunConflict, UnknownName
+from harness.errors import NotWritable, RunConflict, UnknownName
 from harness.runs import now, write_atomically
 from slurm.profiles import Shape, Stage
 from slurm.scheduler import PREFIX
@@ -108,7 +109,8 @@ class Finished:
         if found:
             self.words |= found
             text = "".join(f"{index} {word}\n" for index, word in self.words.items())
-            write_atomically(self.file, text.encode())
+            with contextlib.suppress(NotWritable):  # somebody else's runs, or a full disk
+                write_atomically(self.file, text.encode())
 
 
 def new_id() -> str:

@@ -68,9 +68,10 @@ def summary(found: dict[Item, State]) -> str:
 def table(runs: Path, found: dict[Item, State], rows: int) -> Table:
     """One row for each run, the ones that need attention first; rows: how many, 0 for all."""
     made = Table(box=box.SIMPLE_HEAD)
-    for name in ("run", "state", "job", "attempt", "epoch", "images/s", "loss", "left", "why"):
+    for name in ("run", "state", "job", "attempt", "epoch", "images/s", "loss", "left"):
         right = name in ("attempt", "epoch", "images/s", "loss", "left")
-        made.add_column(name, justify="right" if right else "left", no_wrap=name != "why", ratio=None)
+        made.add_column(name, justify="right" if right else "left", no_wrap=name != "run", overflow="fold")
+    made.add_column("why", min_width=16 if any(state.why for state in found.values()) else None)
     items = sorted(found, key=lambda item: ORDER.index(found[item].word))
     for item in items[: rows or None]:
         state, seen = found[item], progress(item.path(runs))

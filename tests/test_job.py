@@ -206,6 +206,25 @@ def test_starts_without_an_attempt_count_also_after_good_ones(
     assert line["reason"].startswith("3 starts in a row came to nothing; their log is ")
 
 
+def test_an_evaluation_is_requeued_after_signals_and_given_up_after_three_failures(
+    requeued: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = task(tmp_path, stage="evaluate", protocols=("collapse",))
+    one.path.mkdir(parents=True)
+    (one.path / "record.json").write_text('{"evals": []}')
+    paths = JobPaths(tmp_path / "jobs", JOB)
+    paths.folder.mkdir()
+    DelayedSubmission(one).dump(paths.submitted_pickle)
+    for restart in range(5):
+        monkeypatch.setenv("SLURM_RESTART_COUNT", str(restart))
+        after.after(paths.folder, os.EX_TEMPFAIL)
+    assert len(requeued) == 5
+    after.after(paths.folder, 1)
+    assert len(requeued) == 5
+    (line,) = attempts.read(one.path)
+    assert (line["event"], line["protocols"]) == ("refused", ["collapse"])
+
+
 def test_a_run_that_somebody_else_has_is_not_requeued(
     end: Callable[[int], Path], requeued: list[str], tmp_path: Path
 ) -> None:
