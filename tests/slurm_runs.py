@@ -24,7 +24,7 @@ from slurm.submit import Report, items_of, submit
 
 NAME = "vicreg_digits_r10w16_e50"
 PER_EPOCH = 4  # steps
-SHORT, LONG = 1, 30  # epochs; a long run takes some 4 s of a processor, and starting one 3 s
+SHORT, LONG = 1, 25  # epochs; a long run takes some 4 s of a processor, and starting one 3 s
 PROFILE = {
     "launcher": "slurm", "partition": "normal", "time_min": 20, "signal_delay_s": 60, "mem_gb": 1,
     "one_machine": True, "checkpoint_every_s": 1,
@@ -43,7 +43,7 @@ def overrides(epochs: int, *more: str) -> tuple[str, ...]:
     return (f"budget.epochs={epochs}", "budget.batch=64", "budget.warmup=0", "data.train_images=256", *more)
 
 
-def wait(ready: Callable[[], Any], what: str | Callable[[], str], seconds: float = 120, every: float = 0.03) -> Any:
+def wait(ready: Callable[[], Any], what: str | Callable[[], str], seconds: float = 120, every: float = 0.05) -> Any:
     """Until ready; returns what it said."""
     deadline = time.monotonic() + seconds
     while not (found := ready()):
@@ -113,7 +113,7 @@ class Run:
         found: dict[str, Any] = self.wait(lambda: self.advanced(attempt), what)
         return found
 
-    def record(self, seconds: float = 120) -> dict[str, Any]:
+    def record(self, seconds: float = 240) -> dict[str, Any]:
         """Waits for it."""
         file = self.path / "record.json"
         self.wait(file.exists, "no record", seconds)
@@ -155,7 +155,10 @@ def tasks(folder: Path) -> dict[int, int]:
 
 def pending_signals(pid: int) -> set[int]:
     """Signals that a process that stands still has not taken yet."""
-    text = Path(f"/proc/{pid}/status").read_text()
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except OSError:  # it is gone
+        return set()
     words = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
     mask = int(words["SigPnd"], 16) | int(words["ShdPnd"], 16)
     return {number for number in range(1, 65) if mask >> (number - 1) & 1}
@@ -203,7 +206,7 @@ def watched(*runs: Run) -> Iterator[Progress]:
     progress, over = Progress(runs), threading.Event()
 
     def watch() -> None:
-        while not over.wait(0.05):
+        while not over.wait(0.1):
             progress.look()
 
     progress.look()
