@@ -270,14 +270,15 @@ def test_time_limit(tmp_path: Path, references: References, note: Note) -> None:
 
 
 def test_a_signal_before_any_handler_is_set(tmp_path: Path, references: References, note: Note) -> None:
-    """USR2 without pause from the moment in which the job runs until its attempt is noted, over several restarts."""
-    run = Run(tmp_path / "runs")
-    (id,) = start([run]).jobs
-    sent, restarts = 0, 3
+    """USR2 without pause, through SLURM and directly, from the first moment of a job on, over several restarts."""
+    run, restarts, sent = Run(tmp_path / "runs"), 3, 0
+    report = start([run])
+    assert report.made
     deadline = time.monotonic() + 180
-    while int((job := scheduler.job(id))["Restarts"]) < restarts:
+    while int((job := scheduler.job(report.jobs[0]))["Restarts"]) < restarts:
         if job["JobState"] == "RUNNING":
-            sent += subprocess.run(["scancel", "--signal=USR2", id], capture_output=True, timeout=30).returncode == 0
+            subprocess.run(["scancel", "--signal=USR2", job["JobId"]], capture_output=True, timeout=30)
+            sent += any(kill(pid, signal.SIGUSR2) for pid in tasks(report.made.jobs).values())
         assert time.monotonic() < deadline, f"{job}; {run.story()}"
         time.sleep(0.03)
     references.check(run)
