@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness import lease
-from harness.errors import RunConflict
 from harness.runs import cancel_mark, writable
 from slurm import scheduler, states, watch
 from slurm.states import State
@@ -50,10 +49,6 @@ def resume(runs: Path, names: Sequence[str], cluster: str | None) -> list[Report
         at_rest -= {*items}
         if not items:
             continue
-        if not (one.snapshot / "snapshot.json").exists():
-            raise RunConflict(
-                f"the code of submission {one.id} is gone ({one.snapshot}); `harness submit` goes on with today's code"
-            )
         data_root = Path(one.data_root) if one.data_root else None
         reports.append(submit(items, runs, cluster or one.cluster, data_root=data_root, code=one.snapshot))
     return reports

@@ -131,7 +131,6 @@ class Task:
             cpus=self.shape.cpus_per_task,
             gpus=self.shape.gpus,
         )
-        processes.check(mine)
         processes.join(mine, Path(self.meetings) / f"{env.job_id}.{place.restart}", self.join_timeout_s)
         try:
             train.run(

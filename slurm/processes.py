@@ -63,11 +63,12 @@ def check(place: Place) -> None:
 
 
 def join(place: Place, rendezvous: Path, timeout_s: float = 120) -> None:
-    """Become one process group of all, NCCL with GPUs and else gloo; one process alone stays as it is.
+    """Check the place and become one process group of all, NCCL with GPUs and else gloo; one alone stays as it is.
 
     rendezvous: a path that all nodes see and that no other attempt uses. Errors: Unavailable, one line.
     """
     if place.world == 1:
+        check(place)
         return
     until = time.monotonic() + timeout_s
     complaint = _complaint(place)  # before the clocks are compared: the first look at a GPU takes its time

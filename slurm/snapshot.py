@@ -11,16 +11,18 @@ import shutil
 import subprocess
 import uuid
 from pathlib import Path
+from typing import Any
 
 from harness import provenance
+from harness.errors import RunConflict
 from harness.runs import writable
 
 
 def take(runs: Path) -> Path:
     """Copy the code that runs need beside them; returns the folder, absolute. Errors: NotWritable."""
-    git = provenance.git()
+    state = provenance.git()
     files = _files()
-    digest = hashlib.sha256(json.dumps(git).encode())
+    digest = hashlib.sha256(json.dumps(state).encode())
     for file in files:
         digest.update(file.encode() + b"\0" + (provenance.ROOT / file).read_bytes() + b"\0")
     folder = runs.resolve() / "snapshots" / digest.hexdigest()[:12]
@@ -31,8 +33,8 @@ def take(runs: Path) -> Path:
         for file in files:
             (temporary / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(provenance.ROOT / file, temporary / file)
-        (temporary / "snapshot.json").write_text(json.dumps(git) + "\n")
-        if git["dirty"]:
+        (temporary / "snapshot.json").write_text(json.dumps(state) + "\n")
+        if state["dirty"]:
             (temporary / "diff.patch").write_text(_diff())
         try:
             os.rename(temporary, folder)
@@ -41,6 +43,16 @@ def take(runs: Path) -> Path:
             if not folder.exists():
                 raise
     return folder
+
+
+def git(folder: Path) -> dict[str, Any]:
+    """Commit of a snapshot, and whether it differed from it. Errors: RunConflict for one that is not whole."""
+    try:
+        return dict(json.loads((folder / "snapshot.json").read_text()))
+    except (OSError, ValueError) as error:
+        raise RunConflict(
+            f"the code of a submission is gone or damaged ({error}); `harness submit` goes on with today's code"
+        ) from error
 
 
 def _files() -> list[str]:

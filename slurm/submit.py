@@ -70,10 +70,9 @@ def submit(
         data_root = Path(os.environ["HARNESS_DATA"])
     if profile.launcher == "slurm" and not dry_run:
         scheduler.need()
-    for item in {i.recipe: i for i in items}.values():
-        shape = profile.shape_of(item.recipe, item.stage)
-        if item.stage == "train":
-            check_processes(registry.recipe(item.recipe, item.overrides), shape.processes)
+    if code is None:  # else the recipes of that code were checked when it was submitted, and may be gone here
+        for name, overrides in {(item.recipe, item.overrides) for item in items if item.stage == "train"}:
+            check_processes(registry.recipe(name, overrides), profile.shape_of(name).processes)
     _check_shared(runs.resolve(), profile)
     if not dry_run:
         _check_writable(runs)
@@ -99,7 +98,7 @@ def submit(
         cluster=cluster,
         launcher=profile.launcher,
         snapshot=code or (runs.resolve() / "snapshots" / "preview" if dry_run else snapshot.take(runs)),
-        **provenance.git(),
+        **(snapshot.git(code) if code else provenance.git()),
         data_root=str(data_root.resolve()) if data_root else None,
     )
     report.made, report.submitted = made, len(todo)

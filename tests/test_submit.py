@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness import provenance, registry
-from harness.errors import BadCommand, BadRecipe, NotWritable, Unavailable
-from slurm import profiles, scheduler, snapshot, states, submission, submit
+from harness.errors import BadCommand, BadRecipe, NotWritable, RunConflict, Unavailable
+from slurm import control, profiles, scheduler, snapshot, states, submission, submit
 from slurm.profiles import Profile, Shape
 from slurm.submission import Array, Item, Submission
 
@@ -142,6 +142,29 @@ def test_no_slurm_here(cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Unavailable, match=r"no sbatch on this machine; .* use --cluster local"):
         submit.submit(items(1), tmp_path / "runs", "mine")
+
+
+# ---------------------------------------------------------------------------------------------- going on
+
+
+def test_resume_goes_on_with_the_code_of_the_submission_also_if_the_recipe_is_gone_here(  # type: ignore[no-untyped-def]
+    cluster, launched: list[Submission], tmp_path: Path
+) -> None:
+    cluster()
+    code = tmp_path / "runs" / "snapshots" / "0123456789ab"
+    code.mkdir(parents=True)
+    (code / "snapshot.json").write_text('{"commit": "abc", "dirty": true}')
+    item = Item("a_recipe_of_last_year", 0, (), "0123456789ab")
+    fields = {"cluster": "mine", "launcher": "slurm", "snapshot": code, "commit": "abc", "dirty": True}
+    submission.make(tmp_path / "runs", (Array(Shape(), (item,)),), data_root=None, **fields).write()
+    (report,) = control.resume(tmp_path / "runs", [], None)
+    assert report.submitted == 1
+    (made,) = launched
+    assert (made.snapshot, made.commit, made.dirty, [one for _, _, one in made.items()]) == (code, "abc", True, [item])
+    made.write()
+    shutil.rmtree(code)
+    with pytest.raises(RunConflict, match=r"the code of a submission is gone or damaged .*; `harness submit` goes on"):
+        control.resume(tmp_path / "runs", [], None)
 
 
 # ---------------------------------------------------------------------------------------------- snapshots
