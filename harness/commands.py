@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import registry
-from harness.errors import BadRecipe, Held, Interrupted, RunFailed, Unavailable, UnknownName
+from harness.errors import BadRecipe, Held, Interrupted, Refused, RunFailed, Unavailable, UnknownName
 from harness.runs import Run, RunDirectory, cancel_mark, writable, write_atomically
 from harness.watch import watch
 
@@ -310,18 +310,20 @@ def resume(root: Path, names: Sequence[str], cluster: str | None) -> None:
 def fill(plan: str, root: Path, cluster: str, every: float | None, data_root: Path | None) -> int:
     """One look at what is missing, or one every so many seconds. Returns the exit code: 3 if some need a person."""
     filling, states = registry.load("slurm", "fill"), registry.load("slurm", "states")
+    looked = False
     while True:
         try:
             tick = filling.tick(plan, root, cluster, data_root)
         except Held as held:
             console.print(f"another controller is at it: {held}", highlight=False)
             return 0
-        except Unavailable as error:
-            if not every:
+        except (Unavailable, Refused) as error:  # down, or no more jobs for now; a mistake shows at the first look
+            if not every or (isinstance(error, Refused) and not looked):
                 raise
             console.print(f"{error}; looking again in {every:.0f} s", highlight=False)
             time.sleep(every)
             continue
+        looked = True
         counts = ", ".join(f"{n} {word}" for word, n in tick.counts.most_common())
         console.print(f"{plan}: {counts}", highlight=False)
         for report in tick.reports:

@@ -2,12 +2,13 @@
 
 import json
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from harness import attempts, commands, lease, registry
-from harness.errors import BadRecipe, Held, UnknownName
+from harness.errors import BadRecipe, Held, Refused, Unavailable, UnknownName
 from slurm import fill, states, submission, submit
 from slurm.profiles import Profile
 from slurm.submission import Item, Submission
@@ -87,6 +88,27 @@ def test_of_two_controllers_one_works(tmp_path: Path, launched: list[Submission]
             fill.tick(plan(tmp_path), tmp_path, "local", None)
         assert commands.fill(plan(tmp_path), tmp_path, "local", None, None) == 0
     assert not launched
+
+
+def test_a_refusal_ends_it_at_the_first_look_and_not_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full, mistake = Refused("sbatch refused: QOSMaxSubmitJobPerUserLimit"), Refused("sbatch refused: no such partition")
+    some, none = fill.Tick(Counter(missing=2), [], 2), fill.Tick(Counter(complete=2), [], 0)
+    story: list[fill.Tick | Exception] = [some, full, Unavailable("slurmctld does not answer"), none]
+
+    def tick(*words: object) -> fill.Tick:
+        if isinstance(now := story.pop(0), Exception):
+            raise now
+        return now
+
+    monkeypatch.setattr(fill, "tick", tick)
+    monkeypatch.setattr(commands.time, "sleep", lambda seconds: None)
+    assert commands.fill("demo", tmp_path, "local", 60.0, None) == 0
+    assert "QOSMaxSubmitJobPerUserLimit; looking again in 60 s" in capsys.readouterr().out
+    story.append(mistake)
+    with pytest.raises(Refused):
+        commands.fill("demo", tmp_path, "local", 60.0, None)
 
 
 @pytest.mark.parametrize(
