@@ -326,6 +326,8 @@ def fill(plan: str, root: Path, cluster: str, every: float | None, data_root: Pa
         looked = True
         counts = ", ".join(f"{n} {word}" for word, n in tick.counts.most_common())
         console.print(f"{plan}: {counts}", highlight=False)
+        if tick.released:
+            console.print(f"released {tick.released} jobs that SLURM could not launch and held", highlight=False)
         for report in tick.reports:
             _say_submitted(report)
         if not every or not tick.left:

@@ -39,10 +39,13 @@ def cancel(runs: Path, names: Sequence[str]) -> dict[Item, State]:
 def resume(runs: Path, names: Sequence[str], cluster: str | None) -> list[Report]:
     """Submit again, with the code they were submitted with, the named runs that are neither over nor under way.
 
+    Jobs that SLURM holds since it could not launch them are released.
+
     cluster: another one than theirs. Errors: UnknownName, Unavailable, and those of `submit`.
     """
     reports = []
     found = watch.look(runs, names)
+    scheduler.release([state.job for state in found.values() if state.word == "held"])
     at_rest = {item for item, state in found.items() if state.word not in (*states.OVER, *states.IN_FLIGHT)}
     for one in reversed(watch.chosen(runs, names)):  # an item goes with the newest submission that has it
         items = [item for _, _, item in one.items() if item in at_rest and watch.picks(one, item, names)]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from harness import lease, registry
 from harness.errors import BadRecipe, UnknownName
-from slurm import states, submission
+from slurm import scheduler, states, submission
 from slurm.submission import Item
 from slurm.submit import Report, items_of, submit
 
@@ -32,6 +32,7 @@ class Tick:
     counts: Counter[str]
     reports: list[Report]
     left: int  # not over, and not for a person to decide
+    released: int  # jobs that SLURM held, since it could not launch them
 
 
 def read_plan(name: str) -> list[tuple[list[Item], tuple[str, ...]]]:
@@ -74,6 +75,7 @@ def tick(plan: str, runs: Path, cluster: str, data_root: Path | None) -> Tick:
     with lease.hold(folder, {}):
         known = states.survey(submission.read_all(runs))
         missing: dict[Item, None] = {}
+        held: list[str] = []
         counts: Counter[str] = Counter()
         left = 0
         for items, protocols in groups:
@@ -88,11 +90,14 @@ def tick(plan: str, runs: Path, cluster: str, data_root: Path | None) -> Tick:
                 left += state.word not in (*states.OVER, *states.ON_REQUEST)
                 if state.word in states.AT_REST:
                     missing[item] = None
+                if state.word == "held":
+                    held.append(state.job)
+        scheduler.release(held)
         reports = []
         for stage in ("train", "evaluate"):
             if some := [item for item in missing if item.stage == stage]:
                 reports.append(submit(some, runs, cluster, data_root=data_root, asked=False, known=known))
-    return Tick(counts, reports, left)
+    return Tick(counts, reports, left, len(held))
 
 
 def _lacks(item: Item, runs: Path, protocols: tuple[str, ...]) -> list[str]:

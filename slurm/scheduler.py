@@ -73,6 +73,18 @@ def queue() -> dict[str, dict[int, Queued]]:
 
 def cancel(ids: Iterable[str]) -> None:
     """Jobs and array tasks by id, in one call. One that has ended meanwhile is no error."""
+    if words := _joined(ids):
+        call("scancel", "--quiet", *words)
+
+
+def release(ids: Iterable[str]) -> None:
+    """Let held jobs and array tasks run, in one call."""
+    if words := _joined(ids):
+        call("scontrol", "release", *words)
+
+
+def _joined(ids: Iterable[str]) -> list[str]:
+    """Jobs as they are, tasks of one array as one word."""
     tasks: dict[str, list[int]] = {}
     whole = []
     for id in ids:
@@ -81,9 +93,7 @@ def cancel(ids: Iterable[str]) -> None:
             tasks.setdefault(main, []).append(int(task))
         else:
             whole.append(main)
-    words = [f"{main}_[{_ranges(sorted(numbers))}]" for main, numbers in tasks.items()]
-    if whole or words:
-        call("scancel", "--quiet", *whole, *words)
+    return whole + [f"{main}_[{_ranges(sorted(numbers))}]" for main, numbers in tasks.items()]
 
 
 def _ranges(numbers: list[int]) -> str:

@@ -1,6 +1,7 @@
 """Where submitted things stand: run directories first, then one call to the scheduler for all of them.
 
 pending      the scheduler has it and it does not run yet
+held         SLURM could not launch its job and holds it; `harness fill` and `harness resume` release it
 running      a process holds its run directory (or, evaluating, its job runs)
 starting     its job runs, and has not taken the run directory yet
 ending       its job is being ended by the scheduler
@@ -24,7 +25,8 @@ from slurm import scheduler
 from slurm.scheduler import Queued
 from slurm.submission import Item, Submission
 
-IN_FLIGHT = ("pending", "starting", "running", "ending")
+IN_FLIGHT = ("pending", "held", "starting", "running", "ending")
+HELD = ("launch failed requeued held", "job requeued in held state")  # SLURM's reasons, for faults of its own
 OVER = attempts.OVER
 WORKER = "WORKER"  # state of a local submission's jobs: each takes what is next
 ON_REQUEST = ("cancelled", "refused", "stuck")  # started again only when somebody asks
@@ -44,7 +46,7 @@ def of(item: Item, runs: Path, queued: Queued | None) -> State:
     """The state of one thing. queued: what the scheduler says of it, None if it does not know it."""
     job = queued.id if queued and queued.state != WORKER else ""
     if queued and queued.state == "PENDING":
-        return State("pending", queued.reason, job)
+        return State("held" if queued.reason in HELD else "pending", queued.reason, job)
     path = item.path(runs)
     if item.stage == "evaluate":
         return _of_evaluation(item, path, queued)

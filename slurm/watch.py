@@ -26,10 +26,10 @@ from slurm.submission import Item, Submission
 ROWS = 40
 EVERY_S = 5.0  # between two looks
 ORDER = (
-    "running", "starting", "ending", "stuck", "refused", "stopped", "missing", "cancelled", "pending",
+    "running", "starting", "ending", "held", "stuck", "refused", "stopped", "missing", "cancelled", "pending",
     "diverged", "collapsed", "complete",
 )  # fmt: skip
-COLOURS = {"running": "green", "stuck": "red", "refused": "red", "diverged": "red", "collapsed": "red"}
+COLOURS = {"running": "green", "held": "red", "stuck": "red", "refused": "red", "diverged": "red", "collapsed": "red"}
 
 
 def chosen(runs: Path, names: Sequence[str]) -> list[Submission]:

@@ -70,6 +70,19 @@ def test_what_is_under_way_is_not_launched_again(
     assert (again.counts, again.left, len(launched)) == ({"pending": 2}, 2, 1)
 
 
+def test_what_slurm_could_not_launch_and_holds_is_released(
+    tmp_path: Path, launched: list[Submission], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "submissions").mkdir()
+    first, second = (item for items, _ in fill.read_plan(plan(tmp_path)) for item in items)
+    held = states.State("held", "launch failed requeued held", "12_3")
+    monkeypatch.setattr(states, "survey", lambda some: {first: held, second: states.State("pending", "", "12_4")})
+    released: list[str] = []
+    monkeypatch.setattr(fill.scheduler, "release", released.extend)
+    tick = fill.tick(plan(tmp_path), tmp_path, "local", None)
+    assert (released, tick.released, tick.left, len(launched)) == (["12_3"], 1, 2, 0)
+
+
 def test_what_is_for_a_person_to_decide_is_left_alone(tmp_path: Path, launched: list[Submission]) -> None:
     fill.tick(plan(tmp_path), tmp_path, "local", None)
     first, second = (item.path(tmp_path) for _, _, item in launched[0].items())
@@ -94,7 +107,7 @@ def test_a_refusal_ends_it_at_the_first_look_and_not_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     full, mistake = Refused("sbatch refused: QOSMaxSubmitJobPerUserLimit"), Refused("sbatch refused: no such partition")
-    some, none = fill.Tick(Counter(missing=2), [], 2), fill.Tick(Counter(complete=2), [], 0)
+    some, none = fill.Tick(Counter(missing=2), [], 2, 0), fill.Tick(Counter(complete=2), [], 0, 0)
     story: list[fill.Tick | Exception] = [some, full, Unavailable("slurmctld does not answer"), none]
 
     def tick(*words: object) -> fill.Tick:

@@ -61,6 +61,12 @@ def test_a_thousand_tasks_are_cancelled_in_one_call(program: Programs, tmp_path:
     assert len((tmp_path / "calls").read_text().splitlines()) == 1
 
 
+def test_held_jobs_are_released_in_one_call(program: Programs, tmp_path: Path) -> None:
+    program("scontrol", "")
+    scheduler.release(["7", "12_3", "12_4"])
+    assert (tmp_path / "calls").read_text() == "scontrol release 7 12_[3-4]\n"
+
+
 def test_one_job(program: Programs) -> None:
     program(
         "scontrol", "JobId=12 ArrayJobId=9 JobState=RUNNING Reason=None Restarts=2 PreemptTime=None TimeLimit=01:00:00"

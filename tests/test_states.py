@@ -43,6 +43,8 @@ def test_what_a_scheduler_says(tmp_path: Path) -> None:
     words = {name: states.of(ITEM, tmp_path, queued).word for name, queued in QUEUED.items()}
     assert words == {"PENDING": "pending", "RUNNING": "starting", "COMPLETING": "ending", "SUSPENDED": "ending"}
     assert states.of(ITEM, tmp_path, QUEUED["PENDING"]) == states.State("pending", "Priority", "12_3")
+    held = Queued("12_3", "PENDING", "launch failed requeued held")
+    assert states.of(ITEM, tmp_path, held) == states.State("held", "launch failed requeued held", "12_3")
     with _held(tmp_path):
         assert states.of(ITEM, tmp_path, QUEUED["RUNNING"]).word == "running"
 
