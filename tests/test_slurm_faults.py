@@ -407,7 +407,7 @@ def test_cancelled_runs_wait_for_a_person_and_go_on_with_their_code(
     assert not start(runs, asked=False).submitted  # what the controller asks
     plan = tmp_path / "plan.toml"
     plan.write_text(f'[[group]]\nrecipes = ["{PLAIN}"]\nseeds = 1\n')
-    assert tick(str(plan), running.runs, "faults", None) == Tick(Counter(cancelled=1), [], 0)
+    assert tick(str(plan), running.runs, "faults", None) == Tick(Counter(cancelled=1), [], 0, 0)
 
     def edited(runs: Path) -> Path:
         raise AssertionError("a copy of the code as it is now")
