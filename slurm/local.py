@@ -14,7 +14,7 @@ from types import FrameType
 import submitit
 
 from harness.attempts import Place, refuse
-from harness.errors import HarnessError, Interrupted, RunConflict
+from harness.errors import HarnessError, Interrupted, NotWritable, RunConflict, Unavailable
 from harness.runs import Run, RunDirectory, cancel_mark
 
 Evaluation = tuple[str, int, tuple[str, ...], tuple[str, ...]]  # recipe, seed, overrides, protocols
@@ -81,7 +81,7 @@ def _evaluate(one: Evaluation, root: Path, data_root: Path | None) -> list[str]:
     try:
         commands.evaluate_again(name, seed, overrides, protocols, root, data_root)
     except HarnessError as error:
-        if error.exit_code == 2:
+        if error.exit_code == 2 and not isinstance(error, NotWritable | Unavailable):
             refuse(RunDirectory(root, registry.recipe(name, overrides), seed).path, str(error), protocols)
         return [f"{name} seed {seed}: {error}"]
     return []
@@ -111,6 +111,7 @@ def work(
             if item in failed:
                 continue
             name, seed, overrides = item
+            path: Path | None = None
             try:
                 recipe = registry.recipe(name, overrides)
                 path = RunDirectory(root, recipe, seed).path
@@ -126,7 +127,8 @@ def work(
                 return [*failed.values(), str(error)]
             except HarnessError as error:
                 failed[item] = f"{name} seed {seed}: {error}"
-                if submitted and error.exit_code == 2:
+                lasting = error.exit_code == 2 and not isinstance(error, NotWritable | Unavailable)
+                if submitted and lasting and path:
                     refuse(path, str(error))
             except Exception as error:  # one broken run must not take the others with it
                 failed[item] = f"{name} seed {seed}: {type(error).__name__}: {error}"

@@ -5,9 +5,11 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
 import submitit
 
-from harness import registry
+from harness import registry, train
+from harness.errors import NotWritable
 from harness.runs import Run, RunDirectory, read_lines
 from slurm import local
 
@@ -37,6 +39,29 @@ def test_a_broken_run_is_one_line_and_the_rest_goes_on(tmp_path: Path) -> None:
     why = "batch 4096 is larger than the 128 training images of 'digits'; lower budget.batch"
     assert failed == [f"{NAME} seed 0: recipe {NAME!r}: {why}"]
     assert directories(tmp_path, runs)[1].record() is not None
+
+
+def test_what_a_submitted_run_is_refused_for_is_noted_in_its_own_directory(tmp_path: Path) -> None:
+    too_large: Run = (NAME, 0, (*QUICK, "budget.batch=4096"))
+    runs: list[Run] = [("a_recipe_that_is_gone", 0, ()), too_large, ("another_one", 0, ())]
+    failed = local.work(runs, tmp_path, None, "cpu", submitted=True)
+    assert [line.partition(":")[0] for line in failed] == [f"{name} seed 0" for name, _, _ in runs]
+    (directory,) = directories(tmp_path, [too_large])
+    (line,) = read_lines(directory.path / "attempts.jsonl")
+    assert line["event"] == "refused"
+    assert "is larger than the 128 training images" in line["reason"]
+
+
+def test_a_full_disk_is_not_for_a_person_to_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*words: object, **options: object) -> None:
+        raise NotWritable("cannot write x: No space left on device")
+
+    monkeypatch.setattr(train, "run", full)
+    runs: list[Run] = [(NAME, 0, QUICK)]
+    assert local.work(runs, tmp_path, None, "cpu", submitted=True) == [
+        f"{NAME} seed 0: cannot write x: No space left on device"
+    ]
+    assert not directories(tmp_path, runs)[0].path.exists()
 
 
 LONG = (*QUICK[1:], "budget.epochs=5000")
