@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Coefficient:
-    """How a sweep may vary one loss weight: its range, its scale, and where the default is printed."""
+class Range:
+    """How a sweep may vary one setting: from where to where, on which scale, and where the default is printed."""
 
     low: float
     high: float
@@ -28,7 +28,12 @@ class Coefficient:
 
 def coefficient(default: float, *, low: float, high: float, source: str, log: bool = True) -> Any:
     """Declare a `Config` field that weighs a loss term. Sweeps, logs and plots find it by this declaration."""
-    return field(default=default, metadata={"coefficient": Coefficient(low, high, log, source)})
+    return field(default=default, metadata={"coefficient": Range(low, high, log, source)})
+
+
+def tunable(default: Any, *, low: float, high: float, source: str, log: bool = False) -> Any:
+    """Declare a `Config` field that weighs no term and yet is worth a sweep: a temperature, a momentum."""
+    return field(default=default, metadata={"tunable": Range(low, high, log, source)})
 
 
 @dataclass(frozen=True)
@@ -72,8 +77,12 @@ class MethodConfig(ABC):
         return {name: getattr(self, name) for name in self.coefficients()}
 
     @classmethod
-    def coefficients(cls) -> dict[str, Coefficient]:
+    def coefficients(cls) -> dict[str, Range]:
         return {f.name: f.metadata["coefficient"] for f in fields(cls) if "coefficient" in f.metadata}
+
+    @classmethod
+    def tunables(cls) -> dict[str, Range]:
+        return {f.name: f.metadata["tunable"] for f in fields(cls) if "tunable" in f.metadata}
 
 
 # ---------------------------------------------------------------------------------------------- what a step sees

@@ -64,6 +64,7 @@ def extract(
     encoder: nn.Module,
     splits: Splits,
     *,
+    names: Sequence[str] = ("held_out", "test"),
     views: Sequence[View] = (),
     seed: int = 0,
     device: torch.device | str,
@@ -71,6 +72,7 @@ def extract(
 ) -> Features:
     """Features of every image, once each and in order, in evaluation mode; the encoder is left as it was found.
 
+    names: the splits to encode beside train; the table of another one has no rows.
     views: of the held-out and test images two augmented views are encoded too, by the first two global ones of these
         (fewer: no pairs). Both are taken from the image itself, whatever their source. Their random numbers depend on
         `seed` and `batch`.
@@ -81,7 +83,7 @@ def extract(
     """
     looks = tuple(replace(view, count=1) for view in views for _ in range(view.count) if view.role == "global")[:2]
     mean, std = splits.mean.to(device), splits.std.to(device)
-    named = {"train": splits.train, "held_out": splits.held_out, "test": splits.test}
+    named = {name: getattr(splits, name) for name in ("train", *names)}
     tables: dict[str, Table] = {}
     pairs: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -107,10 +109,11 @@ def extract(
     finally:
         for module, mode in modes:
             module.training = mode
+    none = Table(torch.empty(0, 0), torch.empty(0, dtype=torch.int64), torch.empty(0, 0))
     return Features(
         train=tables["train"],
-        held_out=tables["held_out"],
-        test=tables["test"],
+        held_out=tables.get("held_out", none),
+        test=tables.get("test", none),
         classes=splits.classes,
         factor_names=splits.train.factor_names,
         pairs=pairs,

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar
 
 from harness.api import MethodConfig
-from harness.errors import BadRecipe
+from harness.errors import BadRecipe, UnknownName
 
+UNSHAPING = ("name", "overrides", "evals", "monitor", "splits")  # what does not shape the weights
 SEED_POLICY = "stateless-1"  # how seeds become random numbers (harness/seeding.py); a change of it changes every digest
 
 
@@ -117,10 +118,25 @@ class ProtocolConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Monitor:
+    """What is measured on held-out images while the run trains; nothing of the run changes by it.
+
+    protocol: id of one of the recipe's evals, "" for none. every: epochs between two measurements.
+    """
+
+    protocol: str = ""
+    every: int = 1
+
+
+SPLITS = ("held_out", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """name: set by the registry, the function's name.
 
     online_probe: whether a linear classifier is trained beside, on detached features.
+    splits: those that the evaluations read; without "test" a run leaves the test images alone.
     """
 
     method: MethodConfig
@@ -131,6 +147,8 @@ class Recipe:
     budget: Budget
     evals: tuple[ProtocolConfig, ...] = ()
     online_probe: bool = False
+    monitor: Monitor = Monitor()
+    splits: tuple[str, ...] = SPLITS
     name: str = ""
     overrides: tuple[str, ...] = field(default=())
 
@@ -142,12 +160,12 @@ class Recipe:
     def digest(self) -> str:
         """12 hex digits over all that shapes the weights.
 
-        Left out: the name, the overrides' spelling, the encoder's label for tables, and the evaluations, which read the
-        weights and state their own settings in each record.
+        Left out: the name, the overrides' spelling, the encoder's label for tables, and the evaluations and what is
+        measured on the way, which read the weights and state their own settings in each record.
         """
         from harness.data import revision  # late, as in check
 
-        shaping = {k: v for k, v in self.resolved().items() if k not in ("name", "overrides", "evals")}
+        shaping = {k: v for k, v in self.resolved().items() if k not in UNSHAPING}
         shaping["encoder"].pop("label")
         shaping |= {"data_revision": revision(self.data.name), "seed_policy": SEED_POLICY}
         text = json.dumps(shaping, sort_keys=True, separators=(",", ":"))
@@ -182,6 +200,11 @@ def check(recipe: Recipe) -> None:
         raise BadRecipe(f"{where}: {recipe.method.label} is never trained; set budget.epochs to 0")
     if not recipe.online_probe and any(one.protocol == "online_linear" for one in recipe.evals):
         raise BadRecipe(f"{where}: protocol 'online_linear' needs a probe trained beside; set online_probe to True")
+    ids = [one.id for one in recipe.evals]
+    if recipe.monitor.protocol and recipe.monitor.protocol not in ids:
+        raise UnknownName("protocol to monitor", recipe.monitor.protocol, ids, fix=f"{where} measures no other")
+    if not recipe.splits or not set(recipe.splits) <= set(SPLITS):
+        raise BadRecipe(f"{where}: splits is {recipe.splits!r}, expected one or both of {SPLITS}")
     if budget.warmup > budget.epochs:
         raise BadRecipe(
             f"{where}: warm-up of {budget.warmup} epochs is longer than the run of {budget.epochs}; lower budget.warmup"
@@ -234,6 +257,7 @@ def _ranges(recipe: Recipe) -> Iterator[tuple[str, Any, bool, str]]:
     yield "optimiser.weight_decay", o.weight_decay, o.weight_decay >= 0, "0 or more"
     yield "budget.epochs", b.epochs, b.epochs >= 0, "0 or more"
     yield "budget.warmup", b.warmup, b.warmup >= 0, "0 or more"
+    yield "monitor.every", recipe.monitor.every, recipe.monitor.every >= 1, "1 or more epochs"
     n = recipe.data.train_images
     yield "data.train_images", n, n is None or n >= 1, "images, or None for all"
     widths = getattr(recipe.method, "widths", (1,))

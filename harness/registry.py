@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 from typeguard import TypeCheckError, check_type
 
 from harness.errors import BadRecipe, UnknownName
-from harness.recipe import Recipe, check
+from harness.recipe import UNSHAPING, Recipe, check
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = {"methods": "method", "sweeps": "recipe file", "harness.evals": "protocol", "slurm": "launcher"}
@@ -56,9 +56,8 @@ def recipe_names() -> dict[str, str]:
 
 
 def protocol_id(name: str) -> str:
-    """What records call a protocol with its default settings. Errors: UnknownName."""
-    found: str = load("harness.evals", name).Config().id
-    return found
+    """What records call a protocol with its default settings; what is no protocol's name is such an id already."""
+    return str(load("harness.evals", name).Config().id) if name in names("harness.evals") else name
 
 
 def recipe(name: str, overrides: tuple[str, ...] = ()) -> Recipe:
@@ -74,13 +73,20 @@ def recipe(name: str, overrides: tuple[str, ...] = ()) -> Recipe:
         found = replace(getattr(load("sweeps", where[name]), name)(), name=name)
         for text in overrides:
             changed = override(found, text)
-            if changed != found:  # the default spelled out is no override
-                found, kept = changed, [*kept, text]
+            if shaping(changed) != shaping(found):  # neither the default spelled out, nor what is only measured
+                kept.append(text)
+            found = changed
     except (ValueError, TypeError) as error:  # a Config's own check
         raise BadRecipe(f"recipe {name!r}: {error}") from error
     found = replace(found, overrides=tuple(kept))
     check(found)
     return found
+
+
+def shaping(found: Recipe) -> Recipe:
+    """The recipe with the defaults for all that does not shape the weights, for comparing."""
+    defaults: dict[str, Any] = {f.name: f.default for f in fields(Recipe) if f.name in UNSHAPING}
+    return replace(found, **defaults)
 
 
 def override(found: Recipe, text: str) -> Recipe:

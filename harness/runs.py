@@ -80,6 +80,14 @@ def cancel_mark(path: Path) -> Path:
     return path / "cancel"
 
 
+def cancelled(path: Path) -> str | None:
+    """Who asked for that, from the mark in a run directory; None if nobody did."""
+    try:
+        return cancel_mark(path).read_text().strip() or "by `harness cancel`"
+    except FileNotFoundError:
+        return None
+
+
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 

@@ -18,7 +18,7 @@ from harness import attempts, backbones, checkpoint, data, provenance, signals
 from harness.api import Batch, Clock, Draws, Method, Step
 from harness.attempts import Place
 from harness.data import Splits
-from harness.errors import BadRecipe, HarnessError, Interrupted, LeaseLost, NotWritable
+from harness.errors import BadRecipe, HarnessError, Interrupted, LeaseLost, NotWritable, RunFailed
 from harness.evals import check as check_protocols
 from harness.evals import evaluate
 from harness.evals.collapse import effective_rank, embedding_std
@@ -30,7 +30,7 @@ from harness.optim import Training
 from harness.processes import Follower, any_of, first, held_by_first, means, parallel
 from harness.progress import Bar
 from harness.recipe import Recipe, check_processes
-from harness.runs import RunDirectory, cancel_mark, now, read_lines
+from harness.runs import RunDirectory, cancelled, now, read_lines
 from harness.seeding import generator, seed_global
 from harness.signals import Stop
 from harness.views import make_views
@@ -164,9 +164,11 @@ class Attempt:
             status, reason = self.train(stop, show, checkpoint_every_s)
             record = self.finish(stop, status, reason)
         except Interrupted:
-            status, reason = "cancelled", "by `harness cancel`"
-            if rank() == 0 and not cancel_mark(self.directory.path).exists():
+            by = cancelled(self.directory.path)
+            if by is None and rank() == 0:
                 status, reason = place.interrupted(self.agreed or stop.signal)
+            else:
+                status, reason = "cancelled", by or ""
             attempts.end(self.directory, number, self.step, status, reason)
             raise
         except Exception as error:
@@ -284,11 +286,32 @@ class Attempt:
             "data_wait": data_wait,
             "diagnostics": means(out.diagnostics, self.device),
         }
+        if held_out := self.measure():
+            line["held_out"] = held_out
         return first(lambda: self.judge(line, clock, bar))  # by one, so that rounding divides no two processes
+
+    def measure(self) -> dict[str, float]:
+        """What the recipe's monitor asks for at this step, as `<protocol>/<metric>`: often nothing."""
+        monitor, (epoch, rest) = self.recipe.monitor, divmod(self.step, self.per_epoch)
+        wanted = [one for one in self.recipe.evals if one.id == monitor.protocol]
+        if not wanted or rest or (epoch % monitor.every and self.step < self.steps):
+            return {}
+        network, encoder = self.method.encoder()
+        try:
+            features = extract(encoder, self.splits, names=("held_out",), device=self.device)
+        except RunFailed:  # not finite
+            return {monitor.protocol: math.nan}
+        if rank() > 0:
+            return {}
+        features.online_probe = self.probe
+        (row,) = evaluate(wanted, features, ("held_out",), network=network)
+        return {f"{row['protocol']}/{metric}": value for metric, value in row["metrics"].items()}
 
     def judge(self, line: dict[str, Any], clock: Clock, bar: Bar) -> tuple[str, str]:
         self.directory.append("metrics.jsonl", line)
         bar.update(line["step"], line["epoch"], line["loss"], line["terms"], line["images_per_s"])
+        if not all(math.isfinite(value) for value in line.get("held_out", {}).values()):
+            return "diverged", f"features are not finite at step {self.step}"
         self.low = self.low + 1 if is_collapsed(line) else 0
         if self.low >= COLLAPSE_LINES and clock.progress >= COLLAPSE_AFTER:
             return "collapsed", (
@@ -309,16 +332,18 @@ class Attempt:
         evals: list[dict[str, Any]] = []
         features = None
         if status != "diverged":
-            features = extract(encoder, self.splits, views=recipe.views, seed=self.seed, device=self.device)
+            names = ("held_out", *(name for name in recipe.splits if name != "held_out"))  # what is selected, is there
+            features = extract(
+                encoder, self.splits, names=names, views=recipe.views, seed=self.seed, device=self.device
+            )
         if rank() > 0:
             return {}
         if features:
-            if self.probe:
-                features.online_probe = self.probe
+            features.online_probe = self.probe
             for protocol in recipe.evals:
                 if stop.signal:
                     raise self.interrupted(stop.signal)
-                evals += evaluate((protocol,), features, network=network)
+                evals += evaluate((protocol,), features, recipe.splits, network=network)
         lines = read_lines(self.directory.metrics)
         return {
             "schema": 1,

@@ -110,14 +110,14 @@ def done(item: Item, runs: Path) -> bool:
 
 
 def missing_protocols(path: Path, protocols: Sequence[str]) -> list[str]:
-    """Those of the protocols that a finished run's record does not have."""
+    """Those of the protocols, by name or id, that a finished run's record does not have on the test split."""
     try:
         record = json.loads((path / "record.json").read_text())
     except (FileNotFoundError, ValueError):
         return list(protocols)
     from harness import registry  # imports torch, which the end of a training needs not
 
-    has = {row["protocol"] for row in record["evals"]}
+    has = {row["protocol"] for row in record["evals"] if row["split"] == "test"}
     return [name for name in protocols if registry.protocol_id(name) not in has]
 
 
