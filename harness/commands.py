@@ -112,8 +112,8 @@ def evaluate_again(
 ) -> None:
     """Further protocols on the stored encoder; their rows replace those of the same protocol in the record.
 
-    protocols: names, or ids of the recipe's own. The features are extracted once; the record is written after each protocol. Errors: BadRecipe; Interrupted between
-    two protocols, when `stop` says so.
+    protocols: names, or ids of the recipe's own. The features are extracted once; the record is written after each
+    protocol. Errors: BadRecipe; Interrupted between two protocols, when `stop` says so.
     """
     own = {config.id: config for config in registry.recipe(recipe, overrides).evals}
     configs = tuple(own.get(name) or registry.load("harness.evals", name).Config() for name in protocols)

@@ -1,20 +1,20 @@
 """What a person asks for, on the command line or in a file of sweeps/studies, as a study.
 
-A file is TOML: recipe = "vicreg_digits_r10w16_e50", and any key of `KEYS`; `coefficients` and `set` are lists of texts as on
-the command line, `points` lists the settings to try, one value for each of the coefficients.
+A file is TOML: recipe = "vicreg_digits_r10w16_e50", and any key of `KEYS`. `coefficients` and `set` are lists of texts
+as on the command line, `points` lists the settings to try, one value for each of the coefficients.
 """
 
 import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from harness import registry
 from harness.errors import BadCommand, BadRecipe, RunConflict, UnknownName
 from harness.recipe import Recipe
-from harness.studies.space import grid, parameters, tuples
+from harness.studies.space import Parameter, grid, parameters, tuples
 from harness.studies.study import Pruner, Sampler, Study, names, read
 
 FILES = registry.ROOT / "sweeps" / "studies"
@@ -46,20 +46,26 @@ def study(what: str, given: Mapping[str, Any], runs: Path) -> Study:
     if "objective" in said or not old:
         said["objective"] = objective(base, said.get("objective", "knn/top1"))
     if not old:
-        said.setdefault("every", max(1, base.budget.epochs // POINTS))
-        if "points" in said:
-            said["trials"] = len(said["points"])
-            said.setdefault("sampler", "grid")
-            said.setdefault("pruner", "none")
-        said.setdefault("trials", 50)
+        said = {"every": max(1, base.budget.epochs // POINTS), "trials": 50} | said
         if said.get("sampler") == "grid" and "points" not in said:
             said["points"] = grid(said["parameters"], said["trials"])
-            said["trials"] = len(said["points"])
+    if "points" in said:
+        said = {"sampler": "grid", "pruner": "none"} | said | {"trials": len(said["points"])}
+        said["parameters"] = _columns(name, said.get("parameters") or known["parameters"], said["points"])
     asked = Study(**(known | said))
     _check(asked, base)
     if old:
         _same(old, asked, runs)
     return asked
+
+
+def _columns(name: str, varied: Sequence[Parameter], points: Sequence[tuple[Any, ...]]) -> tuple[Parameter, ...]:
+    """The parameters with the points' values as choices. Errors: BadCommand."""
+    for point in points:
+        if not isinstance(point, tuple) or len(point) != len(varied):
+            wanted = ", ".join(p.name for p in varied)
+            raise BadCommand(f"study {name!r}: point {point!r} is not a list of one value for each of {wanted}")
+    return tuple(replace(p, choices=tuple(dict.fromkeys(point[i] for point in points))) for i, p in enumerate(varied))
 
 
 def from_file(what: str) -> dict[str, Any]:
@@ -125,19 +131,13 @@ def _check(asked: Study, base: Recipe) -> None:
             raise BadCommand(f"{where}: the range of {p.path} is empty: {p.low:g} to {p.high:g}; expected low < high")
         if not p.choices and p.log and p.low <= 0:
             raise BadCommand(f"{where}: a log scale needs a range above 0, {p.path} begins at {p.low:g}")
-    for point in asked.points:
-        if len(point) != len(asked.parameters):
-            raise BadCommand(
-                f"{where}: point {list(point)} has {len(point)} values, expected one for each of "
-                + ", ".join(p.name for p in asked.parameters)
-            )
 
 
 def _same(old: Study, asked: Study, runs: Path) -> None:
     """Errors: RunConflict."""
     for f in fields(Study):
         ours, theirs = getattr(asked, f.name), getattr(old, f.name)
-        if f.name in FREE and not (f.name == "trials" and old.points):
+        if f.name in FREE:
             continue
         if ours != theirs:
             spelled = [", ".join(map(str, v)) if isinstance(v, tuple) else repr(v) for v in (theirs, ours)]

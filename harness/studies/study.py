@@ -74,6 +74,14 @@ class Study:
         )
         return values if inside else None
 
+    def first(self) -> list[dict[str, Any]]:
+        """What is tried before a sampler is asked: the points, or else the recipe's own values."""
+        names = [p.name for p in self.parameters]
+        if self.points:
+            return [dict(zip(names, point, strict=True)) for point in self.points]
+        default = self.default()
+        return [default] if default else []
+
     def watched(self) -> tuple[str, ...]:
         """The overrides by which a trial reports its objective while it trains, and leaves the test split alone."""
         return (f"monitor.protocol={self.objective.rpartition('/')[0]}", f"monitor.every={self.every}", HELD_OUT)

@@ -1,0 +1,253 @@
+"""Optuna's part of a study: what to try next, and which trial to prune.
+
+The files of a study are the truth (study.py); what Optuna stores follows them and can be made anew from them. One
+process alone, the coordinator, holds the storage; optuna-dashboard may read it meanwhile.
+
+A trial that ran to its end is COMPLETE for Optuna. One that ended early by a pruner, a collapse or a divergence is
+PRUNED, so that samplers which learn from pruned trials (TPE) stay away from there. One that could not run is FAIL.
+"""
+
+import contextlib
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from harness import registry
+from harness.errors import BadRecipe, HarnessError, RunConflict, Unavailable
+from harness.runs import writable
+from harness.studies.space import Parameter
+from harness.studies.study import Study, Trial
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+STARTUP = 10  # trials before a model-based sampler is asked, Optuna's default for TPE and GP
+STATES = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL}  # all others: PRUNED
+Curve = Mapping[int, float]  # epoch -> the objective on held-out images
+
+
+@contextlib.contextmanager
+def answered(study: Study, runs: Path) -> Iterator[None]:
+    """Turn what a storage says when it is locked, down or damaged into one line. The files tell all that it would."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    where = study.storage or str(study.folder(runs) / "journal.log")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Optuna's on what is experimental, SQLAlchemy's on versions
+            yield
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError, OSError) as error:
+        cause = error.__cause__ or error.__context__ or error
+        line = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+        raise Unavailable(
+            f"storage {where} of study {study.name!r} does not answer: {line}; what its trials found is in "
+            f"{study.folder(runs)}; the same command goes on when it does"
+        ) from error
+
+
+class Optimiser:
+    """A study as Optuna sees it. Errors of all methods: Unavailable."""
+
+    def __init__(self, study: Study, runs: Path) -> None:
+        """Open the storage, or make it. Errors: RunConflict for a study of this name that is another one's."""
+        self.study, self.runs = study, runs
+        with answered(study, runs):
+            storage = _database(study.storage) if study.storage else _journal(study.folder(runs) / "journal.log")
+            self.optuna = optuna.create_study(
+                storage=storage, study_name=study.name, pruner=pruner(study), direction="maximize", load_if_exists=True
+            )
+            space = {p.name: str(p) for p in study.parameters} | {"recipe": study.recipe, "objective": study.objective}
+            theirs = self.optuna.user_attrs.get("space", space)
+            if theirs != space:
+                raise RunConflict(
+                    f"storage {study.storage} has a study {study.name!r} already, of {theirs.get('recipe')!r} with "
+                    "another space; choose another name with --study"
+                )
+            self.optuna.set_user_attr("space", space)
+
+    def follow(self, trials: Sequence[Trial], curves: Mapping[int, Curve]) -> list[Trial]:
+        """Bring the storage to what the files say. Returns trials of the storage that have no file yet.
+
+        A trial that was asked for by a coordinator that died before it wrote the file keeps its number and settings.
+        """
+        with answered(self.study, self.runs):
+            stored = {one.number: one for one in self.optuna.get_trials(deepcopy=False)}
+            for trial in trials:
+                if trial.number not in stored:
+                    self._add(trial, curves[trial.number])
+                elif trial.outcome and not stored[trial.number].state.is_finished():
+                    self.tell(trial, curves[trial.number])
+            known = {trial.number for trial in trials}
+            lost = [one for one in stored.values() if one.number not in known and one.state == TrialState.RUNNING]
+            return [self._proposal(self._live(one.number)) for one in sorted(lost, key=lambda one: one.number)]
+
+    def ask(self) -> Trial:
+        """The next trial. First come the study's points, or else the recipe's own settings."""
+        with answered(self.study, self.runs):
+            stored = self.optuna.get_trials(deepcopy=False)
+            waiting = sum(one.state == TrialState.WAITING for one in stored)
+            number = len(stored) - waiting
+            first = self.study.first()
+            if number < len(first) and not waiting:
+                self.optuna.enqueue_trial({p.name: _to_optuna(p, first[number][p.name]) for p in self.study.parameters})
+            # anew for each trial, so that a coordinator that was started again does not repeat the numbers of its start
+            self.optuna.sampler = sampler(self.study, number)
+            return self._proposal(self.optuna.ask())
+
+    def prune(self, trial: Trial, curve: Curve) -> int | None:
+        """The epoch at which the pruner ends a trial, of those that the storage has not seen yet."""
+        with answered(self.study, self.runs):
+            live = self._live(trial.number)
+            seen = self.optuna.get_trials(deepcopy=False)[trial.number].intermediate_values
+            for epoch in sorted(set(curve) - set(seen)):
+                live.report(curve[epoch], epoch)
+                if live.should_prune():
+                    return epoch
+        return None
+
+    def tell(self, trial: Trial, curve: Curve) -> None:
+        """An outcome. Told twice, the first stays."""
+        with answered(self.study, self.runs):
+            live = self._live(trial.number)
+            seen = self.optuna.get_trials(deepcopy=False)[trial.number].intermediate_values
+            for epoch in sorted(set(curve) - set(seen)):
+                live.report(curve[epoch], epoch)
+            for key, value in _attributes(trial).items():
+                live.set_user_attr(key, value)
+            state = STATES.get(trial.outcome, TrialState.PRUNED)
+            value = trial.value if state == TrialState.COMPLETE else None
+            self.optuna.tell(trial.number, value, state=state, skip_if_finished=True)
+
+    def _live(self, number: int) -> optuna.Trial:
+        # Optuna hands out a Trial once; a coordinator that was started again makes it from its id
+        return optuna.Trial(self.optuna, self.optuna.get_trials(deepcopy=False)[number]._trial_id)
+
+    def _proposal(self, live: optuna.Trial) -> Trial:
+        """A Trial without a run yet, from Optuna's; settings that it has already stay as they are."""
+        params = {p.name: _suggest(live, p) for p in self.study.parameters}
+        return proposal(self.study, live.number, params)
+
+    def _add(self, trial: Trial, curve: Curve) -> None:
+        self.optuna.add_trial(frozen(self.study, trial, curve))
+
+
+def proposal(study: Study, number: int, params: dict[str, Any]) -> Trial:
+    """A trial with these settings; one that the recipe cannot take has failed already."""
+    overrides = study.settings(params)
+    trial = Trial(number=number, params=params, overrides=overrides, seed=study.seed, digest="")
+    try:
+        return replace(trial, digest=registry.recipe(study.recipe, overrides).digest)
+    except BadRecipe as error:
+        return replace(trial, outcome="failed", why=str(error))
+
+
+def in_memory(study: Study, trials: Iterable[Trial], curves: Mapping[int, Curve]) -> optuna.Study:
+    """The study as its files tell it, for Optuna's analyses and plots."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = optuna.create_study(study_name=study.name, direction="maximize")
+        made.add_trials([frozen(study, trial, curves[trial.number]) for trial in trials])
+    return made
+
+
+def frozen(study: Study, trial: Trial, curve: Curve) -> FrozenTrial:
+    """A trial of the files as one of Optuna's."""
+    state = STATES.get(trial.outcome, TrialState.PRUNED) if trial.outcome else TrialState.RUNNING
+    value = trial.value
+    if state == TrialState.PRUNED:
+        value = curve[max(curve)] if curve else None  # as Optuna does
+    return optuna.create_trial(
+        state=state,
+        value=value if state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
+        params={p.name: _to_optuna(p, trial.params[p.name]) for p in study.parameters},
+        distributions={p.name: distribution(p) for p in study.parameters},
+        intermediate_values=dict(curve),
+        user_attrs=_attributes(trial),
+    )
+
+
+def _attributes(trial: Trial) -> dict[str, Any]:
+    told = {"outcome": trial.outcome, "why": trial.why, "seconds": trial.seconds}
+    return {"digest": trial.digest, "seed": trial.seed} | (told if trial.outcome else {})
+
+
+# ---------------------------------------------------------------------------------------------- settings
+
+
+def sampler(study: Study, number: int) -> optuna.samplers.BaseSampler:
+    """The sampler for trial `number`."""
+    seed = study.seed + number
+    match study.sampler:
+        case "tpe":
+            return optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=STARTUP)
+        case "gp":
+            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=STARTUP)
+        case "cmaes":
+            return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+        case "qmc":  # one sequence, of which each trial takes the next point
+            return optuna.samplers.QMCSampler(seed=study.seed, scramble=True, warn_independent_sampling=False)
+        case _:  # a grid's points are given one by one
+            return optuna.samplers.RandomSampler(seed=seed)
+
+
+def pruner(study: Study) -> optuna.pruners.BasePruner:
+    epochs = study.base().budget.epochs
+    match study.pruner:
+        case "hyperband":
+            return optuna.pruners.HyperbandPruner(min_resource=study.every, max_resource=epochs, reduction_factor=3)
+        case "median":
+            return optuna.pruners.MedianPruner(n_startup_trials=STARTUP // 2, n_warmup_steps=epochs // 10)
+        case _:
+            return optuna.pruners.NopPruner()
+
+
+def distribution(p: Parameter) -> optuna.distributions.BaseDistribution:
+    if p.choices:
+        return optuna.distributions.CategoricalDistribution([_to_optuna(p, value) for value in p.choices])
+    if p.whole:
+        return optuna.distributions.IntDistribution(int(p.low), int(p.high), log=p.log)
+    return optuna.distributions.FloatDistribution(p.low, p.high, log=p.log)
+
+
+def _suggest(live: optuna.Trial, p: Parameter) -> Any:
+    if p.choices:
+        options = {_to_optuna(p, value): value for value in p.choices}
+        return options[live.suggest_categorical(p.name, list(options))]
+    if p.whole:
+        return live.suggest_int(p.name, int(p.low), int(p.high), log=p.log)
+    return live.suggest_float(p.name, p.low, p.high, log=p.log)
+
+
+def _to_optuna(p: Parameter, value: Any) -> Any:
+    """Optuna's choices are scalars; others go by their spelling."""
+    return value if not p.choices or value is None or isinstance(value, bool | int | float | str) else repr(value)
+
+
+# ---------------------------------------------------------------------------------------------- storages
+
+
+def _database(url: str) -> optuna.storages.BaseStorage:
+    # a dead server is noticed before each use, and a locked file is waited for, though not for ever
+    options = {"connect_args": {"timeout": 10}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    return optuna.storages.RDBStorage(url, engine_kwargs=options)
+
+
+def _journal(file: Path) -> optuna.storages.BaseStorage:
+    """The journal, mended where a writer was killed: the half-written line cut off, its lock taken away."""
+    from optuna.storages.journal import JournalFileBackend
+
+    with writable(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.with_name(f"{file.name}.lock").unlink(missing_ok=True)
+        if file.exists() and not (text := file.read_bytes()).endswith(b"\n"):
+            with open(file, "r+b") as stream:
+                stream.truncate(text.rfind(b"\n") + 1)
+    try:
+        return optuna.storages.JournalStorage(JournalFileBackend(str(file)))
+    except ValueError as error:  # not JSON
+        raise HarnessError(
+            f"{file} is damaged ({error}); move it away: the next start makes it anew from the study's trials"
+        ) from error

@@ -1,0 +1,101 @@
+"""Is the best of the trials better than the recipe's own settings?
+
+The best of many trials on one seed is partly the luckiest. So the best few, and the default, run again on the whole
+budget with fresh seeds, and are compared on the held-out split, paired by seed: the interval of the mean difference
+is Student's at 95 %, shared by Bonferroni among the finalists. The winner is the finalist with the highest mean if its
+interval lies above 0, else the default stays. The test split is evaluated after that, for these two alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from statistics import fmean, stdev
+
+from harness.studies.space import value_at
+from harness.studies.study import Finalist, Study, Trial
+from harness.verdict import t_quantile
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Settings against the default. values: on the held-out split by seed, None for a run that diverged or failed.
+
+    difference, low, high: of the mean, in the unit of the objective, and its interval; None without two pairs.
+    word: default, better, worse, undecided, or unstable: a seed diverged or failed where the default did not.
+    """
+
+    finalist: Finalist
+    values: tuple[float | None, ...]
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    word: str = "default"
+
+    @property
+    def measured(self) -> list[float]:
+        return [value for value in self.values if value is not None]
+
+    @property
+    def mean(self) -> float | None:
+        return fmean(self.measured) if self.measured else None
+
+
+def ranked(trials: Sequence[Trial]) -> list[Trial]:
+    """The complete ones, best first; of equals, the earlier."""
+    complete = [trial for trial in trials if trial.outcome == "complete" and trial.value is not None]
+    return sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number))
+
+
+def finalists(study: Study, trials: Sequence[Trial]) -> tuple[Finalist, ...]:
+    """The recipe's own settings, then the best of the complete trials, each setting once."""
+    base = study.base()
+    own = {p.name: value_at(base, p.path) for p in study.parameters}
+    found = {base.digest: Finalist(trial=None, params=own, overrides=study.overrides, digest=base.digest)}
+    for trial in ranked(trials):
+        if len(found) > study.finalists:
+            break
+        found.setdefault(
+            trial.digest,
+            Finalist(trial=trial.number, params=trial.params, overrides=trial.overrides, digest=trial.digest),
+        )
+    return tuple(found.values())
+
+
+def compare(
+    entries: Sequence[Finalist], values: Mapping[str, Sequence[float | None]], least_std: float = 0.0
+) -> list[Comparison]:
+    """Each against the first, the default. values: by digest, in the order of the seeds.
+
+    least_std: smallest spread of a value to assume, as an accuracy moves in steps of one image (verdict.quantum).
+    """
+    default, others = entries[0], entries[1:]
+    base = tuple(values[default.digest])
+    found = [Comparison(default, base)]
+    for one in others:
+        mine = tuple(values[one.digest])
+        pairs = [(a, b) for a, b in zip(mine, base, strict=True) if a is not None and b is not None]
+        if any(a is None and b is not None for a, b in zip(mine, base, strict=True)):
+            found.append(Comparison(one, mine, word="unstable"))
+        elif len(pairs) < 2:
+            found.append(Comparison(one, mine, word="undecided"))
+        else:
+            off, low, high = interval([a - b for a, b in pairs], len(others), least_std)
+            word = "better" if low > 0 else "worse" if high < 0 else "undecided"
+            found.append(Comparison(one, mine, off, low, high, word))
+    return found
+
+
+def interval(differences: Sequence[float], comparisons: int, least_std: float = 0.0) -> tuple[float, float, float]:
+    """Mean of paired differences and its interval, at LEVEL for all of so many comparisons together."""
+    n, off = len(differences), fmean(differences)
+    spread = max(stdev(differences), sqrt(2) * least_std)
+    half = t_quantile(n - 1, (1 - LEVEL) / 2 / comparisons) * spread / sqrt(n)
+    return off, off - half, off + half
+
+
+def winner(found: Sequence[Comparison]) -> int:
+    """Position of the winner: the best of those that are better, else 0, the default."""
+    better = [i for i, one in enumerate(found) if one.word == "better"]
+    return max(better, key=lambda i: found[i].mean or 0.0, default=0)
