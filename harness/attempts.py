@@ -20,6 +20,7 @@ import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,14 @@ def read(path: Path) -> list[dict[str, Any]]:
 def reached(path: Path) -> int:
     """Step of the newest checkpoint of a run directory, by its name."""
     return max((int(file.stem.removeprefix("checkpoint-")) for file in path.glob("checkpoint-*.pt")), default=0)
+
+
+def seconds(lines: list[dict[str, Any]]) -> float:
+    """What the attempts took together; one that is under way counts as nothing."""
+    starts = {line["attempt"]: line["time"] for line in lines if line["event"] == "start"}
+    ends = {line["attempt"]: line["time"] for line in lines if line["event"] == "end"}
+    spans = [datetime.fromisoformat(ends[n]) - datetime.fromisoformat(starts[n]) for n in ends if n in starts]
+    return sum(span.total_seconds() for span in spans)
 
 
 def fruitless(lines: list[dict[str, Any]], reached: int) -> int:

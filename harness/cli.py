@@ -265,6 +265,68 @@ def fill(
     return commands.fill(plan, _root(runs), cluster, every, data_root)
 
 
+@app.command
+def sweep(
+    what: Positional[tuple[str, ...]],
+    study: str | None = None,
+    trials: int | None = None,
+    parallel: int = 2,
+    cluster: str = "local",
+    coefficients: str | None = None,
+    sampler: Literal["tpe", "gp", "cmaes", "random", "grid", "qmc"] | None = None,
+    pruner: Literal["hyperband", "median", "none"] | None = None,
+    objective: str | None = None,
+    every: int | None = None,
+    finalists: int | None = None,
+    seeds_final: int | None = None,
+    seed: int | None = None,
+    storage: str | None = None,
+    set: Set = (),
+    runs: Path | None = None,
+    data_root: Path | None = None,
+) -> int:
+    """Vary a recipe's loss coefficients, or other settings, and compare the best with the recipe as it is.
+
+    `harness sweep RECIPE` or `harness sweep STUDY`, a file in sweeps/studies; the same command goes on with a study
+    that was interrupted. `harness sweep report STUDY` prints how it stands and writes a page and the winner's recipe.
+
+    Args:
+        what: a recipe or a study; or `report` and a study.
+        study: name of the study, else the recipe's or the file's.
+        trials: how many settings to try; more can be asked for later. Else 50.
+        parallel: runs side by side.
+        cluster: a profile, see slurm/clusters/; `local` is this machine.
+        coefficients: what to vary, with commas: names that the method declares (else all of them), or any setting with
+            a range or choices: variance=1..100,optimiser.lr=1e-4..1e-2:log,budget.batch=128|256
+        sampler: how Optuna proposes settings; else tpe.
+        pruner: how Optuna ends unpromising runs early; else hyperband.
+        objective: <protocol>/<metric>, measured on held-out images; else knn/top1.
+        every: epochs between two measurements for the pruner.
+        finalists: how many of the best trials run again, beside the recipe's own settings; else 2.
+        seeds_final: with how many fresh seeds; 0 for no comparison; else 5.
+        seed: of the trials and of the sampler; else 1000.
+        storage: an Optuna URL, for example postgresql+psycopg://...; else a journal file beside the study.
+        set: a setting of all runs to override, for example budget.epochs=100; may be repeated.
+        runs: where run directories are.
+        data_root: folder of data sets as parquet.
+    """
+    import re
+
+    from harness import commands
+
+    if what[:1] == ("report",) and len(what) <= 2:
+        commands.report_study(_root(runs), what[1] if len(what) == 2 else None)
+        return 0
+    if len(what) != 1:
+        raise BadCommand("name one recipe or study, `harness list` shows them; or `harness sweep report STUDY`")
+    given = {
+        "name": study, "trials": trials, "sampler": sampler, "pruner": pruner, "objective": objective, "every": every,
+        "finalists": finalists, "seeds_final": seeds_final, "seed": seed, "storage": storage, "overrides": set or None,
+        "parameters": re.split(r",(?![^()]*\))", coefficients) if coefficients else None,
+    }  # fmt: skip
+    return commands.sweep(what[0], given, _root(runs), cluster, parallel, data_root)
+
+
 @app.command(name="eval")
 def eval_(
     recipe: Positional[str],

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import registry
-from harness.errors import BadRecipe, Held, Interrupted, Refused, RunFailed, Unavailable, UnknownName
+from harness.errors import BadCommand, BadRecipe, Held, Interrupted, Refused, RunFailed, Unavailable, UnknownName
 from harness.runs import Run, RunDirectory, cancel_mark, writable, write_atomically
 from harness.watch import watch
 
@@ -334,3 +335,38 @@ def fill(plan: str, root: Path, cluster: str, every: float | None, data_root: Pa
         if not every or not tick.left:
             return 3 if any(tick.counts[word] for word in states.ON_REQUEST) else 0
         time.sleep(every)
+
+
+# ---------------------------------------------------------------------------------------------- studies
+
+
+def sweep(what: str, given: dict[str, Any], root: Path, cluster: str, parallel: int, data_root: Path | None) -> int:
+    """Run a study, or go on with it, then show what it found. Returns the exit code."""
+    from harness import data, signals, tracking
+    from harness.studies import request
+
+    if parallel < 1:
+        raise BadCommand(f"--parallel is {parallel}; expected 1 or more")
+    study = request.study(what, given, root)
+    data.load(study.base().data, data_root)  # else every trial would find that it is missing
+    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    varied = "; ".join(map(str, study.parameters))
+    say(f"study {study.name}: {study.trials} trials of {study.recipe}, {parallel} at once on {cluster}\n{varied}")
+    with signals.noted() as stop:
+        registry.load("slurm", "coordinator").coordinate(study, root, cluster, parallel, data_root, stop, say)
+    tracking.sync(root)
+    report_study(root, study.name)
+    return 0
+
+
+def report_study(root: Path, name: str | None) -> None:
+    """Print how a study stands; write its page and, if it has one, the winner's recipe."""
+    from harness.studies import report, study
+
+    known = study.names(root)
+    if name is None and len(known) != 1:
+        raise BadCommand(f"name a study; in {root} there are: {', '.join(known) or 'none'}")
+    found = study.read(root, name or known[0])
+    report.show(found, root, console)
+    for path in report.write(found, root):
+        console.print(f"wrote {path}", highlight=False)

@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness import lease
@@ -22,18 +22,26 @@ def cancel(runs: Path, names: Sequence[str]) -> dict[Item, State]:
     """
     found = watch.look(runs, names)
     open_ = {item: state for item, state in found.items() if state.word not in (*states.OVER, "cancelled")}
-    for item in open_:  # first: an attempt that gets the signal looks here for why
+    stop(open_, runs)
+    return open_
+
+
+def stop(found: Mapping[Item, State], runs: Path, why: str = "") -> None:
+    """Stop what is under way, after a checkpoint, and mark all so that nobody starts it again by itself.
+
+    why: for the run directory; else it is by `harness cancel`.
+    """
+    for item in found:  # first: an attempt that gets the signal looks here for why
         mark = cancel_mark(item.path(runs))
         with writable(mark):
             mark.parent.mkdir(parents=True, exist_ok=True)
-            mark.touch()
-    scheduler.cancel([state.job for state in open_.values() if state.job])
-    for item, state in open_.items():
+            mark.write_text(why)
+    scheduler.cancel([state.job for state in found.values() if state.job])
+    for item, state in found.items():
         holder = lease.holder(item.path(runs)) if state.word == "running" and not state.job else None
         if holder and holder["host"] == socket.gethostname():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(holder["pid"], signal.SIGTERM)
-    return open_
 
 
 def resume(runs: Path, names: Sequence[str], cluster: str | None) -> list[Report]:

@@ -27,13 +27,16 @@ def launch(
     workers: int = 0,
     evaluations: Sequence[Evaluation] = (),
     folder: Path | None = None,
+    place: tuple[int, int] = (0, 1),
 ) -> list[submitit.Job[list[str]]]:
     """Start `workers` processes (0: one per two cores, at least two) that together do all runs.
 
     evaluations: what the first worker does when it is done with the runs. folder: of logs, else <root>/launches.
+    place: the number of the first worker among so many that share this machine, also those of other launches.
     """
     workers = min(max(1, len(runs)), workers or max(2, (os.cpu_count() or 2) // 2))
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    first, beside = place
+    threads = max(1, (os.cpu_count() or 1) // max(workers, beside))
     executor = submitit.LocalExecutor(folder=folder or root / "launches")
     executor.update_parameters(timeout_min=60 * 24 * 14)
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES")  # submitit hides all of them from its local jobs
@@ -41,7 +44,15 @@ def launch(
     with executor.batch():
         return [
             executor.submit(
-                worker, list(runs), str(root), data, threads, n, gpus, [] if n else list(evaluations), bool(folder)
+                worker,
+                list(runs),
+                str(root),
+                data,
+                threads,
+                first + n,
+                gpus,
+                [] if n else list(evaluations),
+                bool(folder),
             )
             for n in range(workers)
         ]

@@ -58,11 +58,13 @@ def submit(
     asked: bool = True,
     code: Path | None = None,
     known: dict[Item, State] | None = None,
+    place: tuple[int, int] = (0, 1),
 ) -> Report:
     """Submit what is neither finished nor under way.
 
     asked: by a person, so that what was cancelled, refused or stuck is tried again; else that is left alone.
     code: snapshot to run; None takes one of the working tree. known: what `states.survey` has just found, if it has.
+    place: on this machine, the number of the first worker among so many that share it, also those of other submissions.
     Errors: UnknownName, BadProfile, BadRecipe, BadCommand, Unavailable, Refused, NotWritable.
     """
     profile = profiles.load(cluster)
@@ -110,7 +112,10 @@ def submit(
             with contextlib.suppress(Held):  # it has just started: that is what was asked for
                 attempts.ask(item.path(runs))
     made.write()
-    report.jobs = _launch_local(made, profile) if profile.launcher == "local" else _launch_slurm(made, profile, report)
+    if profile.launcher == "local":
+        report.jobs = _launch_local(made, profile, place)
+    else:
+        report.jobs = _launch_slurm(made, profile, report)
     return report
 
 
@@ -230,7 +235,7 @@ def _file_system(path: Path) -> str:
 # ---------------------------------------------------------------------------------------------- this machine
 
 
-def _launch_local(made: Submission, profile: Profile) -> list[str]:
+def _launch_local(made: Submission, profile: Profile, place: tuple[int, int]) -> list[str]:
     """Workers that share the items and outlive this process and its terminal. Returns their process ids."""
     items = made.arrays[0].items
     trainings = [(one.recipe, one.seed, one.overrides) for one in items if one.stage == "train"]
@@ -241,10 +246,10 @@ def _launch_local(made: Submission, profile: Profile) -> list[str]:
     os.environ["PYTHONPATH"] = str(made.snapshot)
     try:
         with contextlib.chdir(made.snapshot):
-            workers = profile.array_parallelism
-            return [
-                one.job_id for one in local.launch(trainings, made.runs, data_root, workers, evaluations, made.jobs)
-            ]
+            workers = local.launch(
+                trainings, made.runs, data_root, profile.array_parallelism, evaluations, made.jobs, place
+            )
+            return [worker.job_id for worker in workers]
     finally:
         signal.signal(signal.SIGHUP, hangup)
         os.environ.pop("PYTHONPATH")

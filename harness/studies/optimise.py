@@ -9,7 +9,7 @@ PRUNED, so that samplers which learn from pruned trials (TPE) stay away from the
 
 import contextlib
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ class Optimiser:
                 )
             self.optuna.set_user_attr("space", space)
 
-    def follow(self, trials: Sequence[Trial], curves: Mapping[int, Curve]) -> list[Trial]:
+    def follow(self, trials: Sequence[Trial], curve: Callable[[Trial], Curve]) -> list[Trial]:
         """Bring the storage to what the files say. Returns trials of the storage that have no file yet.
 
         A trial that was asked for by a coordinator that died before it wrote the file keeps its number and settings.
@@ -77,9 +77,9 @@ class Optimiser:
             stored = {one.number: one for one in self.optuna.get_trials(deepcopy=False)}
             for trial in trials:
                 if trial.number not in stored:
-                    self._add(trial, curves[trial.number])
+                    self.optuna.add_trial(frozen(self.study, trial, curve(trial)))
                 elif trial.outcome and not stored[trial.number].state.is_finished():
-                    self.tell(trial, curves[trial.number])
+                    self.tell(trial, curve(trial))
             known = {trial.number for trial in trials}
             lost = [one for one in stored.values() if one.number not in known and one.state == TrialState.RUNNING]
             return [self._proposal(self._live(one.number)) for one in sorted(lost, key=lambda one: one.number)]
@@ -129,9 +129,6 @@ class Optimiser:
         """A Trial without a run yet, from Optuna's; settings that it has already stay as they are."""
         params = {p.name: _suggest(live, p) for p in self.study.parameters}
         return proposal(self.study, live.number, params)
-
-    def _add(self, trial: Trial, curve: Curve) -> None:
-        self.optuna.add_trial(frozen(self.study, trial, curve))
 
 
 def proposal(study: Study, number: int, params: dict[str, Any]) -> Trial:

@@ -6,14 +6,16 @@ is Student's at 95 %, shared by Bonferroni among the finalists. The winner is th
 interval lies above 0, else the default stays. The test split is evaluated after that, for these two alone.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
+from pathlib import Path
 from statistics import fmean, stdev
 
 from harness.studies.space import value_at
-from harness.studies.study import Finalist, Study, Trial
-from harness.verdict import t_quantile
+from harness.studies.study import Final, Finalist, Study, Trial, score
+from harness.verdict import quantum, t_quantile
 
 LEVEL = 0.95
 
@@ -61,6 +63,30 @@ def finalists(study: Study, trials: Sequence[Trial]) -> tuple[Finalist, ...]:
             Finalist(trial=trial.number, params=trial.params, overrides=trial.overrides, digest=trial.digest),
         )
     return tuple(found.values())
+
+
+def final_values(study: Study, runs: Path, final: Final, split: str) -> tuple[dict[str, list[float | None]], int]:
+    """The objective of the final runs, by digest in the order of the seeds, and on how many images it was measured.
+
+    None for a run that has no record, that diverged, or that was not measured on this split.
+    """
+    values: dict[str, list[float | None]] = {}
+    n = 0
+    for one in final.finalists:
+        values[one.digest] = []
+        for seed in final.seeds:
+            file = runs / study.recipe / one.digest / f"seed-{seed}" / "record.json"
+            record = json.loads(file.read_text()) if file.exists() else {"evals": []}
+            values[one.digest].append(score(study, record, split))
+            n = max([n, *(row["n"] for row in record["evals"] if row["split"] == split)])
+    return values, n
+
+
+def compare_runs(study: Study, runs: Path, final: Final) -> list[Comparison]:
+    """`compare` of the final runs on the held-out split."""
+    values, n = final_values(study, runs, final, "held_out")
+    percent = study.objective.endswith(("/top1", "/top5"))
+    return compare(final.finalists, values, quantum({"unit": "percent", "n": n}) if percent and n else 0.0)
 
 
 def compare(

@@ -15,13 +15,14 @@ A trial is a run like any other: the recipe with overrides, in its own run direc
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any, Literal
 
 from harness import registry
 from harness.errors import RunConflict, UnknownName
 from harness.recipe import Recipe
-from harness.runs import writable, write_atomically
+from harness.runs import read_lines, writable, write_atomically
 from harness.studies.space import Parameter, tuples, value_at
 
 Sampler = Literal["tpe", "gp", "cmaes", "random", "grid", "qmc"]
@@ -135,6 +136,28 @@ class Final:
     finalists: tuple[Finalist, ...]
     seeds: tuple[int, ...]
     winner: int | None = None
+
+
+# ---------------------------------------------------------------------------------------------- what runs tell
+
+
+def curve(study: Study, runs: Path, trial: Trial) -> dict[int, float]:
+    """Epoch -> the objective on held-out images, as far as the trial's run has come; what is not finite is left out."""
+    lines = read_lines(runs / study.recipe / trial.digest / f"seed-{trial.seed}" / "metrics.jsonl")
+    found = {line["epoch"]: line["held_out"].get(study.objective, nan) for line in lines if "held_out" in line}
+    return {epoch: value for epoch, value in found.items() if isfinite(value)}
+
+
+def score(study: Study, record: Mapping[str, Any], split: str = "held_out") -> float | None:
+    """The objective in a record; None where it was not measured, as after a divergence."""
+    protocol, _, metric = study.objective.rpartition("/")
+    rows = [row for row in record["evals"] if (row["protocol"], row["split"]) == (protocol, split)]
+    return float(rows[-1]["metrics"][metric]) if rows else None
+
+
+def spell(params: Mapping[str, Any]) -> str:
+    """Settings, for people."""
+    return ", ".join(f"{name} " + (f"{v:.4g}" if isinstance(v, float) else str(v)) for name, v in params.items())
 
 
 # ---------------------------------------------------------------------------------------------- files
