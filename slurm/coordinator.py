@@ -129,7 +129,7 @@ class Coordinator:
                 continue
             epoch = self.optimiser.prune(trial, self.curve(trial))
             self.sizes[trial.number] = size
-            if epoch is not None:
+            if epoch is not None and epoch < self.study.base().budget.epochs:
                 trial = replace(trial, stop=f"pruned by {self.study.pruner} at epoch {epoch}")
                 self.keep(trial)
                 why[self.item(trial)] = trial.stop

@@ -68,7 +68,7 @@ def of(item: Item, runs: Path, queued: Queued | None) -> State:
 def _at_rest(path: Path) -> State:
     """Of a run that nobody works on and that has no record."""
     if cancel_mark(path).exists():
-        return State("cancelled")
+        return State("cancelled", cancel_mark(path).read_text().strip())
     lines = attempts.read(path)
     marks = [line for line in lines if line["event"] != "warning"]
     if not marks:

@@ -41,7 +41,8 @@ class Item:
         return runs / self.recipe / self.digest / f"seed-{self.seed}"
 
     def __str__(self) -> str:
-        return f"{self.recipe} seed {self.seed}" + (f" {'+'.join(self.protocols)}" if self.protocols else "")
+        few = "+".join(self.protocols) if len(self.protocols) <= 2 else f"{len(self.protocols)} protocols"
+        return f"{self.recipe} seed {self.seed}" + (f" {few}" if few else "")
 
 
 @dataclass(frozen=True)
