@@ -281,6 +281,7 @@ def sweep(
     seeds_final: int | None = None,
     seed: int | None = None,
     storage: str | None = None,
+    as_job: bool = False,
     set: Set = (),
     runs: Path | None = None,
     data_root: Path | None = None,
@@ -306,6 +307,7 @@ def sweep(
         seeds_final: with how many fresh seeds; 0 for no comparison; else 5.
         seed: of the trials and of the sampler; else 1000.
         storage: an Optuna URL, for example postgresql+psycopg://...; else a journal file beside the study.
+        as_job: what asks, prunes and compares is a job of the cluster, too (on `local`: in the background).
         set: a setting of all runs to override, for example budget.epochs=100; may be repeated.
         runs: where run directories are.
         data_root: folder of data sets as parquet.
@@ -324,7 +326,7 @@ def sweep(
         "finalists": finalists, "seeds_final": seeds_final, "seed": seed, "storage": storage, "overrides": set or None,
         "parameters": re.split(r",(?![^()]*\))", coefficients) if coefficients else None,
     }  # fmt: skip
-    return commands.sweep(what[0], given, _root(runs), cluster, parallel, data_root)
+    return commands.sweep(what[0], given, _root(runs), cluster, parallel, data_root, as_job)
 
 
 @app.command(name="eval")

@@ -340,7 +340,15 @@ def fill(plan: str, root: Path, cluster: str, every: float | None, data_root: Pa
 # ---------------------------------------------------------------------------------------------- studies
 
 
-def sweep(what: str, given: dict[str, Any], root: Path, cluster: str, parallel: int, data_root: Path | None) -> int:
+def sweep(
+    what: str,
+    given: dict[str, Any],
+    root: Path,
+    cluster: str,
+    parallel: int,
+    data_root: Path | None,
+    as_job: bool = False,
+) -> int:
     """Run a study, or go on with it, then show what it found. Returns the exit code."""
     from harness import data, signals, tracking
     from harness.studies import request
@@ -352,6 +360,10 @@ def sweep(what: str, given: dict[str, Any], root: Path, cluster: str, parallel: 
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     varied = "; ".join(map(str, study.parameters))
     say(f"study {study.name}: {study.trials} trials of {study.recipe}, {parallel} at once on {cluster}\n{varied}")
+    if as_job:
+        id, log = registry.load("slurm", "coordinator_job").send(study, root, cluster, parallel, data_root)
+        say(f"its coordinator is job {id}; look: tail -f {log}; harness sweep report {study.name}")
+        return 0
     with signals.noted() as stop:
         registry.load("slurm", "coordinator").coordinate(study, root, cluster, parallel, data_root, stop, say)
     tracking.sync(root)

@@ -32,10 +32,13 @@ def after(folder: Path, code: int) -> None:
         return
     env = submitit.JobEnvironment()
     task = DelayedSubmission.load(JobPaths(folder, env.job_id).submitted_pickle).function
-    assert isinstance(task, Task)
+    id = env.job_id  # <array>_<task>: SLURM_JOB_ID of an array's last task is also the id of the whole array
+    if not isinstance(task, Task):  # a coordinator: it goes on from its files, unless it said itself that it cannot
+        if (code > 128 or code == os.EX_TEMPFAIL) and _insist(lambda: scheduler.job(id)["JobState"]) == "RUNNING":
+            _insist(lambda: scheduler.requeue(id))
+        return
     if cancel_mark(task.path).exists() or states.done(task.item, Path(task.runs)):
         return
-    id = env.job_id  # <array>_<task>: SLURM_JOB_ID of an array's last task is also the id of the whole array
     if (state := _insist(lambda: scheduler.job(id)["JobState"])) != "RUNNING":
         print(f"after: the job is {state}, SLURM decides what becomes of it")  # noqa: T201
         return

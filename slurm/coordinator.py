@@ -59,7 +59,7 @@ class Coordinator:
         studies.write(study, runs)
         self.trials = {trial.number: trial for trial in studies.read_trials(runs, study.name)}
         self.optimiser = Optimiser(study, runs)
-        self.slots = Slots(runs, cluster, parallel, self._code(), data_root, say)
+        self.slots = Slots(runs, cluster, parallel, code_of(study, runs), data_root, say)
         self.sizes: dict[int, int] = {}  # of a trial's curve when it was last read
         self.given_up: set[Item] = set()  # finals that cannot be run
         self.follow()
@@ -218,16 +218,15 @@ class Coordinator:
         self.slots.want(left)
         return not left
 
-    # ------------------------------------------------------------------------------------------ the code
 
-    def _code(self) -> Path:
-        """The snapshot that all runs of the study use, taken when it began."""
-        file = self.folder / "code"
-        if file.exists() and (taken := Path(file.read_text().strip())).is_dir():
-            return taken
-        taken = snapshot.take(self.runs)
-        write_atomically(file, f"{taken}\n".encode())
+def code_of(study: Study, runs: Path) -> Path:
+    """The snapshot that all runs of the study use, taken when it began."""
+    file = study.folder(runs) / "code"
+    if file.exists() and (taken := Path(file.read_text().strip())).is_dir():
         return taken
+    taken = snapshot.take(runs)
+    write_atomically(file, f"{taken}\n".encode())
+    return taken
 
 
 def line(study: Study, trial: Trial, trials: Mapping[int, Trial]) -> str:

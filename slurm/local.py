@@ -7,7 +7,7 @@ directory's lock), so a worker that is left over from a killed launch does no ha
 import contextlib
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -56,6 +56,22 @@ def launch(
             )
             for n in range(workers)
         ]
+
+
+@contextlib.contextmanager
+def detached(code: Path) -> Iterator[None]:
+    """Processes that are started meanwhile use that code, and outlive this process and its terminal."""
+    saved = os.environ.get("PYTHONPATH")
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # inherited
+    os.environ["PYTHONPATH"] = str(code)
+    try:
+        with contextlib.chdir(code):
+            yield
+    finally:
+        signal.signal(signal.SIGHUP, hangup)
+        os.environ.pop("PYTHONPATH")
+        if saved is not None:
+            os.environ["PYTHONPATH"] = saved
 
 
 def worker(

@@ -4,14 +4,14 @@ import fnmatch
 import tomllib
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from typeguard import TypeCheckError, check_type
 
 from harness.errors import BadProfile, UnknownName
 
 FOLDER = Path(__file__).resolve().parent / "clusters"
-Stage = Literal["train", "evaluate"]
+Stage = Literal["train", "evaluate", "coordinate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +70,18 @@ class Profile(Shape):
     shape: list[dict[str, Any]] = field(default_factory=list)
 
     def shape_of(self, recipe: str, stage: Stage = "train") -> Shape:
-        """Resources of one run: the first `shape` that fits, over the profile's own. Evaluations are one process."""
+        """Resources of one run: the first `shape` that fits, over the profile's own.
+
+        Evaluations are one process; the coordinator of a study is one without a GPU.
+        """
         found = Shape(**{f.name: getattr(self, f.name) for f in fields(Shape)})
+        if stage == "coordinate":
+            found = replace(found, gres=None, gpus_per_node=0, cpus_per_task=1)
         for entry in self.shape:
             if fnmatch.fnmatch(recipe, entry.get("recipes", "*")) and entry.get("stage", stage) == stage:
                 found = replace(found, **{key: v for key, v in entry.items() if key not in ("recipes", "stage")})
                 break
-        return replace(found, nodes=1, tasks_per_node=1) if stage == "evaluate" else found
+        return found if stage == "train" else replace(found, nodes=1, tasks_per_node=1)
 
 
 def names() -> list[str]:
@@ -97,8 +102,8 @@ def load(name: str) -> Profile:
         raise BadProfile(f'{file}: launcher is missing; write launcher = "slurm" or launcher = "local"')
     for entry in data.get("shape", []):
         stage = entry.get("stage", "train")
-        if stage not in ("train", "evaluate"):
-            raise BadProfile(f"{file}: stage is {stage!r}, expected 'train' or 'evaluate'")
+        if stage not in get_args(Stage):
+            raise BadProfile(f"{file}: stage is {stage!r}, expected 'train', 'evaluate' or 'coordinate'")
         _check(file, {key: value for key, value in entry.items() if key not in ("recipes", "stage")}, Shape)
     profile = Profile(**(data | {"name": name}))
     for shape in (profile, *(profile.shape_of(e.get("recipes", "*"), e.get("stage", "train")) for e in profile.shape)):

@@ -4,7 +4,6 @@ import contextlib
 import io
 import os
 import shutil
-import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -141,7 +140,11 @@ def _arrays(items: Sequence[Item], profile: Profile, size: int) -> Iterator[Arra
 
 
 def _parameters(made: Submission, number: int, shape: Shape) -> dict[str, Any]:
-    """sbatch's options, in submitit's names for them."""
+    return options(shape) | job.lines(made.snapshot, made.jobs, shape) | {"job_name": made.name(number)}
+
+
+def options(shape: Shape) -> dict[str, Any]:
+    """What a job of this shape asks of sbatch, in submitit's names for it."""
     named = {key: value for key, value in asdict(shape).items() if value is not None}
     for ours in ("extra", "setup", "mem_gb", "time_min"):
         named.pop(ours, None)
@@ -151,9 +154,7 @@ def _parameters(made: Submission, number: int, shape: Shape) -> dict[str, Any]:
     if shape.mem_gb is not None:
         named["mem"] = f"{round(shape.mem_gb * 1024)}MB"
     more = {"requeue": True} | shape.extra
-    return named | job.lines(made.snapshot, made.jobs, shape) | {
-        "job_name": made.name(number), "time": shape.time_min, "additional_parameters": more, "stderr_to_stdout": True
-    }  # fmt: skip
+    return named | {"time": shape.time_min, "additional_parameters": more, "stderr_to_stdout": True}
 
 
 def _script(made: Submission, number: int, array: Array, profile: Profile) -> str:
@@ -241,17 +242,8 @@ def _launch_local(made: Submission, profile: Profile, place: tuple[int, int]) ->
     trainings = [(one.recipe, one.seed, one.overrides) for one in items if one.stage == "train"]
     evaluations = [(one.recipe, one.seed, one.overrides, one.protocols) for one in items if one.stage == "evaluate"]
     data_root = Path(made.data_root) if made.data_root else None
-    saved = os.environ.get("PYTHONPATH")
-    hangup = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # inherited
-    os.environ["PYTHONPATH"] = str(made.snapshot)
-    try:
-        with contextlib.chdir(made.snapshot):
-            workers = local.launch(
-                trainings, made.runs, data_root, profile.array_parallelism, evaluations, made.jobs, place
-            )
-            return [worker.job_id for worker in workers]
-    finally:
-        signal.signal(signal.SIGHUP, hangup)
-        os.environ.pop("PYTHONPATH")
-        if saved is not None:
-            os.environ["PYTHONPATH"] = saved
+    with local.detached(made.snapshot):
+        workers = local.launch(
+            trainings, made.runs, data_root, profile.array_parallelism, evaluations, made.jobs, place
+        )
+        return [worker.job_id for worker in workers]

@@ -1,0 +1,136 @@
+"""How busy a sweep keeps its slots, and what pruning saves, on a real SLURM of its own; ratios of one run.
+
+    python tests/benchmarks/sweep.py slots      # busy slot-seconds over available, against one batch after the other
+    python tests/benchmarks/sweep.py pruning    # the same study with and without pruning: best value, and its cost
+
+Slots: trials of VICReg on digits whose number of epochs differs up to eightfold, the same settings in the same order in
+both ways. A slot is busy while SLURM calls its job running, seen every quarter of a second. Available are the slots
+from the first job's start to the last one's end, so the last trials, which nothing follows, count, too.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT))
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from harness.signals import Stop  # noqa: E402
+from harness.studies import request, selection, study as studies  # noqa: E402
+from slurm import coordinator, profiles  # noqa: E402
+from slurm.coordinator import Coordinator  # noqa: E402
+from slurm.devcluster import Devcluster  # noqa: E402
+
+RECIPE = "vicreg_digits_r10w16_e50"
+PROFILE = (
+    'launcher = "slurm"\none_machine = true\npartition = "normal"\nmem_gb = 1\ncheckpoint_every_s = 20\ntime_min = 60\n'
+)
+EPOCHS = "budget.epochs=10|20|40|80"
+
+
+class Batches(Coordinator):
+    """As a batch-synchronous sweeper does it: the next trials when all of the last ones are over."""
+
+    def ask(self) -> None:
+        if not self.open():
+            super().ask()
+
+
+class Watch(threading.Thread):
+    """Counts SLURM's running jobs."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.over = threading.Event()
+        self.seen: list[tuple[float, int]] = []
+
+    def run(self) -> None:
+        words = ["squeue", "--noheader", "--states=RUNNING", "--format=%i"]
+        while not self.over.wait(0.25):
+            done = subprocess.run(words, capture_output=True, text=True)
+            self.seen.append((time.monotonic(), len(done.stdout.split())))
+
+    def busy(self, slots: int) -> tuple[float, float]:
+        """Share of the slot-seconds that were busy, and the seconds from the first start to the last end."""
+        self.over.set()
+        self.join()
+        running = [i for i, (_, count) in enumerate(self.seen) if count]
+        seen = self.seen[running[0] : running[-1] + 2]
+        spans = [(later - at, min(count, slots)) for (at, count), (later, _) in zip(seen, seen[1:], strict=False)]
+        seconds = sum(span for span, _ in spans)
+        return sum(span * count for span, count in spans) / (slots * seconds), seconds
+
+
+def sweep(kind: type[Coordinator], runs: Path, slots: int, given: dict[str, object]) -> studies.Study:
+    study = request.study(RECIPE, {"seeds_final": 0} | given, runs)
+    study.folder(runs).mkdir(parents=True)
+    kind(study, runs, "sweep", slots, None, lambda text: print(f"    {text}", flush=True)).work(Stop())
+    return study
+
+
+def measure_slots(root: Path, trials: int, slots: int) -> None:
+    given = {"parameters": ("variance", "invariance", EPOCHS), "trials": trials, "sampler": "random", "pruner": "none"}
+    rows = []
+    for name, kind in (("asynchronous", Coordinator), ("batch after batch", Batches)):
+        watch = Watch()
+        watch.start()
+        study = sweep(kind, root / name.split()[0], slots, given | {"overrides": ("budget.warmup=0",)})
+        share, seconds = watch.busy(slots)
+        lengths = [t.seconds for t in studies.read_trials(root / name.split()[0], study.name)]
+        rows.append((name, share, seconds, min(lengths), max(lengths)))
+    print(
+        f"\n{trials} trials on {slots} slots\n| way | busy | seconds | shortest and longest trial |\n| --- | --: | --: | --: |"
+    )
+    for name, share, seconds, low, high in rows:
+        print(f"| {name} | {share:.3f} | {seconds:.0f} | {low:.0f} to {high:.0f} s |")
+
+
+def measure_pruning(root: Path, trials: int, slots: int, seeds: list[int]) -> None:
+    print(
+        "| seed | pruner | best | seconds of runs | epochs trained | trials pruned |\n| --: | --- | --: | --: | --: | --: |"
+    )
+    for seed in seeds:
+        for pruner in ("none", "median", "hyperband"):
+            runs = root / f"{pruner}{seed}"
+            study = sweep(Coordinator, runs, slots, {"trials": trials, "pruner": pruner, "seed": seed})
+            found = studies.read_trials(runs, study.name)
+            best = selection.ranked(found)[0]
+            seconds, steps = sum(t.seconds for t in found), sum(t.step for t in found)
+            pruned = sum(t.outcome == "pruned" for t in found)
+            per_epoch = max(t.steps for t in found) / study.base().budget.epochs
+            print(
+                f"| {seed} | {pruner} | {best.value:.2f} | {seconds:.0f} | {steps / per_epoch:.0f} | {pruned} |",
+                flush=True,
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("slots", "pruning"))
+    parser.add_argument("--trials", type=int, default=24)
+    parser.add_argument("--slots", type=int, default=2)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[1000])
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="hdc-", dir="/tmp") as folder:
+        cluster = Devcluster.up(Path(folder) / "c")
+        os.environ.update(cluster.env)
+        profiles.FOLDER = Path(folder) / "clusters"
+        profiles.FOLDER.mkdir()
+        (profiles.FOLDER / "sweep.toml").write_text(PROFILE)
+        try:
+            if asked.what == "slots":
+                measure_slots(Path(folder), asked.trials, asked.slots)
+            else:
+                measure_pruning(Path(folder), asked.trials, asked.slots, asked.seeds)
+        finally:
+            cluster.down()
+
+
+if __name__ == "__main__":
+    main()
