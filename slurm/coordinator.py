@@ -205,11 +205,12 @@ class Coordinator:
         return Item(self.study.recipe, seed, (*one.overrides, HELD_OUT), one.digest)
 
     def tests(self, one: Finalist, seed: int) -> list[Item]:
-        """The evaluation of a final run on the test split; none for a run that diverged or that there is not."""
-        record = self.final_item(one, seed).path(self.runs) / "record.json"
-        if not record.exists() or json.loads(record.read_text())["status"] == "diverged":
+        """What was measured of a final run on the held-out split, now on the test split; nothing if it diverged."""
+        file = self.final_item(one, seed).path(self.runs) / "record.json"
+        rows = json.loads(file.read_text())["evals"] if file.exists() else []
+        ids = tuple(dict.fromkeys(row["protocol"] for row in rows))
+        if not ids:
             return []
-        ids = tuple(protocol.id for protocol in self.study.base().evals)
         return [Item(self.study.recipe, seed, one.overrides, one.digest, "evaluate", ids)]
 
     def all_done(self, items: list[Item]) -> bool:

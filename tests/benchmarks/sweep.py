@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -22,8 +23,9 @@ sys.path.insert(0, str(ROOT))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from harness.signals import Stop  # noqa: E402
-from harness.studies import request, selection, study as studies  # noqa: E402
-from slurm import coordinator, profiles  # noqa: E402
+from harness.studies import request, selection  # noqa: E402
+from harness.studies import study as studies  # noqa: E402
+from slurm import profiles  # noqa: E402
 from slurm.coordinator import Coordinator  # noqa: E402
 from slurm.devcluster import Devcluster  # noqa: E402
 
@@ -62,7 +64,7 @@ class Watch(threading.Thread):
         self.join()
         running = [i for i, (_, count) in enumerate(self.seen) if count]
         seen = self.seen[running[0] : running[-1] + 2]
-        spans = [(later - at, min(count, slots)) for (at, count), (later, _) in zip(seen, seen[1:], strict=False)]
+        spans = [(later - at, min(count, slots)) for (at, count), (later, _) in pairwise(seen)]
         seconds = sum(span for span, _ in spans)
         return sum(span * count for span, count in spans) / (slots * seconds), seconds
 
@@ -70,7 +72,7 @@ class Watch(threading.Thread):
 def sweep(kind: type[Coordinator], runs: Path, slots: int, given: dict[str, object]) -> studies.Study:
     study = request.study(RECIPE, {"seeds_final": 0} | given, runs)
     study.folder(runs).mkdir(parents=True)
-    kind(study, runs, "sweep", slots, None, lambda text: print(f"    {text}", flush=True)).work(Stop())
+    kind(study, runs, "sweep", slots, None, say).work(Stop())
     return study
 
 
@@ -78,36 +80,37 @@ def measure_slots(root: Path, trials: int, slots: int) -> None:
     given = {"parameters": ("variance", "invariance", EPOCHS), "trials": trials, "sampler": "random", "pruner": "none"}
     rows = []
     for name, kind in (("asynchronous", Coordinator), ("batch after batch", Batches)):
-        watch = Watch()
+        runs, watch = root / name.split()[0], Watch()
         watch.start()
-        study = sweep(kind, root / name.split()[0], slots, given | {"overrides": ("budget.warmup=0",)})
+        study = sweep(kind, runs, slots, given | {"overrides": ("budget.warmup=0",)})
         share, seconds = watch.busy(slots)
-        lengths = [t.seconds for t in studies.read_trials(root / name.split()[0], study.name)]
-        rows.append((name, share, seconds, min(lengths), max(lengths)))
-    print(
-        f"\n{trials} trials on {slots} slots\n| way | busy | seconds | shortest and longest trial |\n| --- | --: | --: | --: |"
-    )
-    for name, share, seconds, low, high in rows:
-        print(f"| {name} | {share:.3f} | {seconds:.0f} | {low:.0f} to {high:.0f} s |")
+        lengths = [trial.seconds for trial in studies.read_trials(runs, study.name)]
+        rows.append([name, f"{share:.3f}", f"{seconds:.0f}", f"{min(lengths):.0f} to {max(lengths):.0f}"])
+    say(f"{trials} trials on {slots} slots")
+    say(table(["way", "busy", "seconds", "seconds of a trial"], rows))
 
 
 def measure_pruning(root: Path, trials: int, slots: int, seeds: list[int]) -> None:
-    print(
-        "| seed | pruner | best | seconds of runs | epochs trained | trials pruned |\n| --: | --- | --: | --: | --: | --: |"
-    )
+    rows = []
     for seed in seeds:
         for pruner in ("none", "median", "hyperband"):
             runs = root / f"{pruner}{seed}"
             study = sweep(Coordinator, runs, slots, {"trials": trials, "pruner": pruner, "seed": seed})
             found = studies.read_trials(runs, study.name)
-            best = selection.ranked(found)[0]
-            seconds, steps = sum(t.seconds for t in found), sum(t.step for t in found)
+            epochs = sum(t.step for t in found) / max(t.steps for t in found) * study.base().budget.epochs
             pruned = sum(t.outcome == "pruned" for t in found)
-            per_epoch = max(t.steps for t in found) / study.base().budget.epochs
-            print(
-                f"| {seed} | {pruner} | {best.value:.2f} | {seconds:.0f} | {steps / per_epoch:.0f} | {pruned} |",
-                flush=True,
-            )
+            best = selection.ranked(found)[0]
+            seconds = sum(t.seconds for t in found)
+            rows.append([str(seed), pruner, f"{best.value:.2f}", f"{seconds:.0f}", f"{epochs:.0f}", str(pruned)])
+    say(table(["seed", "pruner", "best", "seconds of runs", "epochs trained", "trials pruned"], rows))
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+
+
+def say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201
 
 
 def main() -> None:
@@ -118,6 +121,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=[1000])
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hdc-", dir="/tmp") as folder:
+        Path(folder).chmod(0o755)  # munged insists
         cluster = Devcluster.up(Path(folder) / "c")
         os.environ.update(cluster.env)
         profiles.FOLDER = Path(folder) / "clusters"
