@@ -13,6 +13,7 @@ from math import sqrt
 from pathlib import Path
 from statistics import fmean, stdev
 
+from harness.errors import RunConflict
 from harness.studies.space import value_at
 from harness.studies.study import Final, Finalist, Study, Trial, score
 from harness.verdict import quantum, t_quantile
@@ -68,7 +69,7 @@ def finalists(study: Study, trials: Sequence[Trial]) -> tuple[Finalist, ...]:
 def final_values(study: Study, runs: Path, final: Final, split: str) -> tuple[dict[str, list[float | None]], int]:
     """The objective of the final runs, by digest in the order of the seeds, and on how many images it was measured.
 
-    None for a run that has no record, that diverged, or that was not measured on this split.
+    None for a run that has no record, that diverged, or that was not measured on this split. Errors: RunConflict.
     """
     values: dict[str, list[float | None]] = {}
     n = 0
@@ -76,9 +77,12 @@ def final_values(study: Study, runs: Path, final: Final, split: str) -> tuple[di
         values[one.digest] = []
         for seed in final.seeds:
             file = runs / study.recipe / one.digest / f"seed-{seed}" / "record.json"
-            record = json.loads(file.read_text()) if file.exists() else {"evals": []}
-            values[one.digest].append(score(study, record, split))
-            n = max([n, *(row["n"] for row in record["evals"] if row["split"] == split)])
+            try:
+                record = json.loads(file.read_text()) if file.exists() else {"evals": []}
+                values[one.digest].append(score(study, record, split))
+                n = max([n, *(row["n"] for row in record["evals"] if row["split"] == split)])
+            except (ValueError, KeyError, TypeError) as error:
+                raise RunConflict(f"{file} is damaged ({error!r}); remove it and start the study again") from error
     return values, n
 
 
