@@ -3,6 +3,7 @@
 One experiment per data set (`ssl-harness/<data set>`): a leaderboard compares within a data set, and the cost of a
 search grows with the experiments it looks through. How far a run has been sent is a tag of the MLflow run itself, so
 there is no second bookkeeping that could disagree with the database. MLflow is imported inside functions only.
+Studies are sent by harness/studies/tracking.py.
 """
 
 import contextlib
@@ -73,7 +74,8 @@ def sync(runs: Path, uri: str | None = None) -> Counts:
     if not found:
         return counts
     with _alone(runs), _store(uri or default_uri(runs), write=True) as client:
-        known = {run.data.tags[KEY]: run for run in _search(client, _experiments(client)) if KEY in run.data.tags}
+        stored = _search(client, _experiments(client))
+        known = {run.data.tags[KEY]: run for run in stored if KEY in run.data.tags}
         ids = {experiment.name: experiment.experiment_id for experiment in _experiments(client)}
         for file in found:
             try:
@@ -88,8 +90,14 @@ def sync(runs: Path, uri: str | None = None) -> Counts:
             name = PREFIX + local.tags["dataset"]
             if run is None and name not in ids:
                 ids[name] = client.create_experiment(name)
-            counts.points += _send(client, local, run, ids.get(name, ""))
+            known[local.key], points = _send(client, local, run, ids.get(name, ""))
+            counts.points += points
             counts.new, counts.updated = counts.new + (run is None), counts.updated + (run is not None)
+        if any(runs.glob("studies/*/study.json")):
+            from harness.studies import tracking as studies
+
+            parents = {run.data.tags[studies.KEY]: run for run in stored if studies.KEY in run.data.tags}
+            counts.problems += studies.sync(client, runs, known, parents)
     return counts
 
 
@@ -178,8 +186,11 @@ def _final(record: dict[str, Any]) -> dict[str, float]:
     return final | {"cost/minutes": record["train_seconds"] / 60}
 
 
-def _send(client: "MlflowClient", local: LocalRun, run: "Run | None", experiment: str) -> int:
-    """Bring one MLflow run up to date. The cursor goes last, so a sync that dies is repeated, not skipped."""
+def _send(client: "MlflowClient", local: LocalRun, run: "Run | None", experiment: str) -> "tuple[Run, int]":
+    """Bring one MLflow run up to date: that run, and how many points were sent.
+
+    The cursor goes last, so a sync that dies is repeated, not skipped.
+    """
     from mlflow.entities import Metric, Param, RunTag
 
     if run is None:
@@ -205,7 +216,7 @@ def _send(client: "MlflowClient", local: LocalRun, run: "Run | None", experiment
         client.log_batch(id, tags=[RunTag(*pair) for pair in group])
     if local.status in STATUS:
         client.set_terminated(id, STATUS[local.status], end_time=local.ended)
-    return len(points)
+    return run, len(points)
 
 
 def _sent(run: "Run | None") -> int:
@@ -251,7 +262,7 @@ def table(uri: str, *, dataset: str | None = None, recipe: str | None = None) ->
         if not ids:
             return pandas.DataFrame(columns=["run", "recipe", "seed", "dataset", "status"])
         mlflow.set_tracking_uri(uri)
-        wanted = f"tags.recipe = '{recipe}'" if recipe else ""
+        wanted = f"tags.`{KEY}` LIKE '%'" + (f" AND tags.recipe = '{recipe}'" if recipe else "")  # no studies
         found: pandas.DataFrame = mlflow.search_runs(ids, filter_string=wanted, max_results=100_000)
     found = found.rename(columns={f"tags.{KEY}": "run"})
     keep = [c for c in found if not c.startswith("tags.mlflow.") and c not in (f"tags.{SENT}", f"tags.{RECORD}")]
