@@ -264,6 +264,11 @@ def test_text_of_people_is_escaped(tmp_path: Path) -> None:
     page = report.page(report.Found(replace(study, name="<b>&"), tmp_path, trials, None, []))
     assert "Study &lt;b&gt;&amp;" in page
     assert "<b>&" not in page
+    (varied,) = space.parameters(registry.recipe(RECIPE), ("variance",))
+    studies.write(replace(study, parameters=(replace(varied, choices=("[b]", 25.0)),)), tmp_path)
+    for one in studies.folder(tmp_path, NAME).glob("trials/*"):
+        one.unlink()
+    assert "method.variance in [b] | 25.0" in shown(studies.read(tmp_path, NAME), tmp_path)  # no markup of the console
 
 
 def test_an_unwritable_place(tmp_path: Path) -> None:

@@ -106,6 +106,7 @@ def show(study: Study, runs: Path, console: "Console") -> None:
     """The tables on a terminal. Errors: RunConflict."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
+    from rich.text import Text
 
     for sheet in sheets(Found.read(study, runs)):
         if sheet.rows:
@@ -113,7 +114,7 @@ def show(study: Study, runs: Path, console: "Console") -> None:
             for i, head in enumerate(sheet.header):
                 table.add_column(head, justify="left" if i < sheet.text else "right", overflow="fold")
             for row in sheet.rows:
-                table.add_row(*row)
+                table.add_row(*map(Text, row))
             console.print(table, highlight=False)
         else:
             console.print(sheet.title, style="bold", highlight=False)
