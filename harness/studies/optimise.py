@@ -66,7 +66,8 @@ class Optimiser:
                     f"storage {study.storage} has a study {study.name!r} already, of {theirs.get('recipe')!r} with "
                     "another space; choose another name with --study"
                 )
-            self.optuna.set_user_attr("space", space)
+            if "space" not in self.optuna.user_attrs:
+                self.optuna.set_user_attr("space", space)
 
     def follow(self, trials: Sequence[Trial], curve: Callable[[Trial], Curve]) -> list[Trial]:
         """Bring the storage to what the files say. Returns trials of the storage that have no file yet.
