@@ -16,7 +16,7 @@ from slurm.submission import Item, Submission
 from slurm.submit import submit
 
 ASK_S = 10.0
-RETRY_S = 60.0  # until a cluster that takes no more jobs is tried again
+RETRY_S = 300.0  # until a cluster that took no more jobs is asked for more than that
 
 
 class Slots:
@@ -34,7 +34,7 @@ class Slots:
         self.stopping: dict[Item, str] = {}
         self.places: dict[Item, int] = {}  # which of this machine's GPUs
         self.asked = float("-inf")
-        self.full_until = float("-inf")
+        self.room, self.full_until = size, float("-inf")  # fewer than size, where the cluster takes no more
 
     def want(self, items: Iterable[Item]) -> None:
         """Have these done. Those under way already, for example since before this process began, are adopted."""
@@ -54,10 +54,10 @@ class Slots:
         What was lost on the way is wanted again. Errors: Unavailable.
         """
         ended = {item: state for item in self.live if (state := self._ended(item))}
-        if self.live and time.monotonic() - self.asked >= ASK_S:
-            ended |= self._survey()
         for item in ended:
             self._leave(item)
+        if self.live and time.monotonic() - self.asked >= ASK_S:
+            ended |= self._survey()
         return ended
 
     def fill(self) -> None:
@@ -65,8 +65,10 @@ class Slots:
 
         Errors: Unavailable; Refused by a cluster that takes none of the jobs; those of `submit`.
         """
-        room = self.size - len(self.live)
-        if room <= 0 or not self.wanted or time.monotonic() < self.full_until:
+        if time.monotonic() >= self.full_until:
+            self.room = self.size
+        room = self.room - len(self.live)
+        if room <= 0 or not self.wanted:
             return
         for asked in (True, False):
             batch = [item for item, by_person in self.wanted.items() if by_person == asked][:room]
@@ -115,10 +117,12 @@ class Slots:
         again = {item: s for item, s in found.items() if item in self.stopping and s.word in states.IN_FLIGHT}
         for item, state in again.items():
             control.stop({item: state}, self.runs, self.stopping[item])
-        for item in [item for item, state in found.items() if state.word in states.AT_REST]:
+        ended = {item: state for item, state in found.items() if state.word in (*states.OVER, *states.ON_REQUEST)}
+        lost = [item for item, state in found.items() if state.word in states.AT_REST]
+        for item in (*ended, *lost):
             self._leave(item)
-            self.wanted[item] = False
-        return {item: state for item, state in found.items() if state.word in (*states.OVER, *states.ON_REQUEST)}
+        self.wanted |= dict.fromkeys(lost, False)
+        return ended
 
     def _launch(self, items: Sequence[Item], asked: bool) -> None:
         """As one array; if the cluster does not take so many, as two smaller ones, and so on."""
@@ -131,13 +135,16 @@ class Slots:
         except Refused as error:
             if len(items) > 1:
                 for half in (items[: len(items) // 2], items[len(items) // 2 :]):
-                    if time.monotonic() >= self.full_until:
+                    if len(self.live) < self.room:
                         self._launch(half, asked)
                 return
             if not self.live:
                 raise
-            self.full_until = time.monotonic() + RETRY_S
-            self.say(f"the cluster takes no more than {len(self.live)} of these jobs for now: {error}")
+            self.room, self.full_until = len(self.live), time.monotonic() + RETRY_S
+            self.say(
+                f"the cluster takes no more than {len(self.live)} of these jobs for now: {error}; the others follow as "
+                "these end"
+            )
             return
         for item in items:
             self.wanted.pop(item)

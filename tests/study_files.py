@@ -11,7 +11,7 @@ import numpy as np
 from run_directories import START, evaluation, metric_line, write_run
 
 from harness import registry
-from harness.studies import selection, space
+from harness.studies import optimise, selection, space
 from harness.studies import study as studies
 from harness.studies.study import Final, Study, Trial
 
@@ -137,3 +137,14 @@ def _add_test(path: Path) -> None:
     value = record["evals"][0]["metrics"]["top1"] - 0.5
     record["evals"].append(evaluation(PROTOCOL, "test", 360, {"top1": value}, "percent"))
     (path / "record.json").write_text(json.dumps(record))
+
+
+def assert_storage_follows_files(study: Study, root: Path) -> None:
+    """Optuna's storage holds the trials of the files, each once, with the same contents, and no others."""
+    trials = studies.read_trials(root, study.name)
+    stored = optimise.Optimiser(study, root).optuna.get_trials()
+    assert [one.number for one in stored] == [trial.number for trial in trials]
+    for trial, theirs in zip(trials, stored, strict=True):
+        ours = optimise.frozen(study, trial, studies.curve(study, root, trial))
+        assert (theirs.state, theirs.params, theirs.value) == (ours.state, ours.params, ours.value), trial
+        assert theirs.intermediate_values == ours.intermediate_values, trial

@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 import pytest
+from study_files import assert_storage_follows_files
 
 from harness.errors import Refused, RunFailed, Unavailable
 from harness.runs import append_line, now
@@ -155,13 +156,7 @@ def check(study: Study, cluster: Cluster) -> None:
     assert [trial.number for trial in trials] == list(range(study.trials))
     assert {trial.outcome for trial in trials} <= {"complete", "pruned", "collapsed", "diverged", "failed"}
     assert max(cluster.starts.values()) == 1, cluster.starts.most_common(3)
-    stored = optimise.Optimiser(study, cluster.runs).optuna.get_trials()
-    assert len(stored) == study.trials
-    for trial, theirs in zip(trials, stored, strict=True):
-        ours = optimise.frozen(study, trial, studies.curve(study, cluster.runs, trial))
-        assert (theirs.number, theirs.state, theirs.params) == (trial.number, ours.state, ours.params)
-        assert theirs.value == ours.value
-        assert theirs.intermediate_values == ours.intermediate_values
+    assert_storage_follows_files(study, cluster.runs)
 
 
 def test_a_study_from_start_to_end(make: Make) -> None:
