@@ -26,6 +26,7 @@ from harness.api import (
     Requirements,
     Step,
     coefficient,
+    tunable,
 )
 from harness.nn import linear
 from harness.nn.latent import AdditiveEditor, ConcatEditor, GaussianLatent, RankOneEditor, SparseLatent
@@ -44,7 +45,9 @@ class Config(MethodConfig):
     variant: Variant = "v"
     editor: Editor | None = None  # None: linear for V, rank1 for S
     editor_hidden: tuple[int, ...] = (512,)  # of the mlp editor; CelebA
-    latent: int = 16  # R; CelebA 20, iNat 8
+    latent: int = tunable(
+        16, low=4, high=64, log=True, source="R: 3DIdent 16, CelebA 20, iNat 8; range ours, two octaves to each side"
+    )
     hidden: tuple[int, ...] = (128, 128)  # of prior and posterior; CelebA and iNat (1024,)
     beta: float = coefficient(
         0.5, low=1e-3, high=3.0, source="the oracle's train.py: 0.5; its recipes 0.1 to 0.8; range ours"

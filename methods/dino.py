@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.api import Backbone, Batch, Clock, Method, MethodConfig, ParamGroup, Requirements, Step
+from harness.api import Backbone, Batch, Clock, Method, MethodConfig, ParamGroup, Requirements, Step, tunable
 from harness.nn import Teacher, UnitLinear, all_mean, cosine, full_precision, linear, mlp, multi_crop
 
 
@@ -31,12 +31,18 @@ class Config(MethodConfig):
     use_bn: bool = False  # App. C
     norm_last_layer: bool = True  # norms of the last layer stay 1; ViT-S runs better without, less stably
     freeze_last_layer: int = 1  # epochs
-    student_temperature: float = 0.1
-    teacher_temperature: float = 0.04  # after the warm-up; paper: 0.07, App. D
+    student_temperature: float = tunable(
+        0.1, low=0.05, high=0.2, log=True, source="tau_s of the oracle; range ours, half to twice"
+    )
+    teacher_temperature: float = tunable(  # after the warm-up; paper: 0.07, App. D
+        0.04, low=0.02, high=0.08, source="tau_t, App. D: 0 to 0.08, of which 0 has no softmax"
+    )
     warmup_teacher_temperature: float = 0.04  # in epoch 0
     warmup_teacher_epochs: int = 0  # paper: 30
-    centre_momentum: float = 0.9  # App. D
-    teacher_momentum: float = 0.996  # at step 0; a cosine to 1. The authors advise 0.9995 for a batch of 256
+    centre_momentum: float = tunable(0.9, low=0.0, high=0.999, source="m, App. D: 0 to 0.999")
+    teacher_momentum: float = tunable(  # at step 0; a cosine to 1
+        0.996, low=0.9, high=0.9999, source="0.9995 advised for a batch of 256; range ours, from runs of 450 steps up"
+    )
 
     def __post_init__(self) -> None:
         temperatures = (self.student_temperature, self.teacher_temperature, self.warmup_teacher_temperature)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.api import Backbone, Batch, JointEmbedding, MethodConfig, Step
+from harness.api import Backbone, Batch, JointEmbedding, MethodConfig, Step, tunable
 from harness.nn import all_gather, full_precision, mlp, rank
 
 
@@ -28,7 +28,9 @@ class Config(MethodConfig):
     widths: tuple[int, ...] = (2048, 256)  # solo-learn: proj_hidden_dim, proj_output_dim
     norm: bool = False  # solo-learn and AdaSSL: no batch norm in the head
     last_bias: bool = True  # solo-learn; AdaSSL has none
-    temperature: float = 0.2  # solo-learn; AdaSSL 0.05 to 0.1
+    temperature: float = tunable(
+        0.2, low=0.05, high=1.0, log=True, source="tau: solo-learn 0.2, AdaSSL 0.05 to 0.1; upper end ours"
+    )
     clamp: float | None = None  # AdaSSL: 20
     learnable_scale: bool = False  # AdaSSL, on CelebA and iNat
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.api import Backbone, Batch, Clock, Draws, Method, MethodConfig, ParamGroup, Step, coefficient
+from harness.api import Backbone, Batch, Clock, Draws, Method, MethodConfig, ParamGroup, Step, coefficient, tunable
 from harness.nn import Average, Teacher, all_gather, cosine, full_precision, mlp
 
 
@@ -29,11 +29,15 @@ class Config(MethodConfig):
 
     with_target: bool = True
     widths: tuple[int, ...] = (4096, 256)  # projector and predictor
-    features: int = 512  # num_rff_features
+    features: int = tunable(
+        512, low=64, high=4096, log=True, source="num_rff_features; range ours, three octaves to each side"
+    )
     gamma: float = coefficient(
         3.0, low=0.3, high=30.0, source="gamma, eq. 5; regul_weight; range ours, a decade to each side"
     )
-    target_momentum: float = 0.99  # base_target_ema, to 1 along a cosine
+    target_momentum: float = tunable(  # to 1 along a cosine
+        0.99, low=0.9, high=0.999, source="base_target_ema; range ours, ten times faster and slower"
+    )
     eval_decay: float = 0.999  # ema_decay: evaluation uses averaged weights
     scale_lr: float = 3e-4  # Adam of the kernel scale, experiment.py
 

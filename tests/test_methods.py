@@ -42,6 +42,18 @@ def test_config_is_frozen_and_its_coefficients_are_fields(name: str) -> None:
         assert about.source
 
 
+@pytest.mark.parametrize("name", names("methods"))
+def test_tunables_are_fields_and_their_ranges_hold_the_default(name: str) -> None:
+    kind = load("methods", name).Config
+    declared = {f.name: f.default for f in fields(kind)}
+    assert not kind.tunables().keys() & kind.coefficients().keys()
+    for tunable, about in kind.tunables().items():
+        assert about.low <= declared[tunable] <= about.high
+        assert about.low > 0 or not about.log
+        assert not isinstance(declared[tunable], int) or (isinstance(about.low, int) and isinstance(about.high, int))
+        assert about.source
+
+
 @pytest.mark.parametrize("case", cases())
 def test_config_is_plain_data(case: str) -> None:
     settings = config(case)
