@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from harness import registry
 from harness.errors import BadRecipe, UnknownName
-from harness.recipe import Recipe, check
+from harness.recipe import UNSHAPING, Recipe, check
 
 NAMES = sorted(registry.recipe_names())
 ONE = "vicreg_digits_r10w16_e50"
@@ -43,9 +43,7 @@ def leaves(node: Any, path: str = "") -> list[tuple[str, Any]]:
 NUMBERS = [
     path
     for path, value in leaves(registry.recipe(ONE))
-    if isinstance(value, float | int)
-    and not isinstance(value, bool)
-    and not path.startswith(("evals", "name", "overrides"))
+    if isinstance(value, float | int) and not isinstance(value, bool) and not path.startswith(UNSHAPING)
 ]
 
 
