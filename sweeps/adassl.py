@@ -1,8 +1,11 @@
-"""AdaSSL recipes, on pairs at a known latent change."""
+"""AdaSSL recipes, on pairs at a known latent change, and on pairs by augmentation."""
+
+from dataclasses import replace
 
 from harness.recipe import Recipe
 from methods import adassl, byol, simclr
 from sweeps import _bases
+from sweeps import simclr as sweeps_simclr
 
 SIMCLR = simclr.Config(widths=(128, 16), last_bias=False, temperature=0.05, clamp=20.0)
 BYOL = byol.Config(widths=(256, 64), momentum=0.98, distance=1.0)
@@ -30,3 +33,14 @@ def adassl_v_byol_factors_r10w16_e4() -> Recipe:
 def adassl_s_byol_factors_r10w16_e4() -> Recipe:
     """S over BYOL."""
     return _bases.factors(adassl.Config(base=BYOL, variant="s"), lr=2e-3)
+
+
+def adassl_s_simclr_cifar10_r18_e200() -> Recipe:
+    """S over `simclr_cifar10_r18_e200`, from which it differs in the latent alone: CIFAR-10 in pairs by augmentation.
+
+    Latent and its network as for CelebA (20; 1024 hidden), rank-1 editors, beta 0.5, no warm-up. Ours: CIFAR-10, where
+    the latent has only the augmentation to explain, and LARS for the whole (AdaSSL trains by AdamW at a constant rate).
+    Not trained yet.
+    """
+    base = sweeps_simclr.simclr_cifar10_r18_e200()
+    return replace(base, method=adassl.Config(base=base.method, variant="s", latent=20, hidden=(1024,)))

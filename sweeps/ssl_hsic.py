@@ -13,3 +13,12 @@ def ssl_hsic_digits_r10w16_e50() -> Recipe:
 def ssl_hsic_digits_r10w16_e50_notarget() -> Recipe:
     """Without target network: two online views."""
     return _bases.digits(ssl_hsic.Config(with_target=False, widths=(256, 64), features=256, eval_decay=0.98), lr=1e-2)
+
+
+def ssl_hsic_cifar10_r18_e200() -> Recipe:
+    """CIFAR-10 with the published loss, heads and target momentum, trained as BYOL, whose networks it shares.
+
+    No setting for CIFAR is published. Views, rate and weight decay are those of solo-learn@9187ea3's CIFAR recipe for
+    BYOL. Departs: see `_bases.cifar10`. Not trained yet.
+    """
+    return _bases.cifar10(ssl_hsic.Config(), views=_bases.CIFAR_ASYMMETRIC, lr=1.0, weight_decay=1e-5)
