@@ -42,7 +42,7 @@ def study(what: str, given: Mapping[str, Any], runs: Path) -> Study:
     known = {f.name: getattr(old, f.name) for f in fields(Study)} if old else {}
     base = registry.recipe(said["recipe"], said.get("overrides", known.get("overrides", ())))
     if "parameters" in said or not old:
-        said["parameters"] = parameters(base, said.get("parameters", ()))
+        said["parameters"] = parameters(base, said.get("parameters", ()), "points" in said)
     if "objective" in said or not old:
         said["objective"] = objective(base, said.get("objective", "knn/top1"))
     if not old:

@@ -48,8 +48,10 @@ class Parameter:
         return tuple(dict.fromkeys(round(v) if self.whole else float(f"{v:.6g}") for v in values))
 
 
-def parameters(base: Recipe, texts: Sequence[str]) -> tuple[Parameter, ...]:
+def parameters(base: Recipe, texts: Sequence[str], points: bool = False) -> tuple[Parameter, ...]:
     """What the texts name; without any, the coefficients that the method declares, or, if none, its tunables.
+
+    points: the values are given apart, so any setting's path will do.
 
     Errors: BadCommand, UnknownName.
     """
@@ -62,7 +64,7 @@ def parameters(base: Recipe, texts: Sequence[str]) -> tuple[Parameter, ...]:
             f"{base.method.label} declares nothing to vary; say what, for example --coefficients "
             "optimiser.lr=1e-4..1e-2:log"
         )
-    found = [parameter(base, text) for text in texts]
+    found = [parameter(base, text, points) for text in texts]
     twice = [p.path for p in found if sum(q.path == p.path for q in found) > 1]
     if twice:
         raise BadCommand(f"{twice[0]} is given twice; once is enough")
@@ -70,7 +72,7 @@ def parameters(base: Recipe, texts: Sequence[str]) -> tuple[Parameter, ...]:
     return tuple(replace(p, name=p.path) if p.name in shared else p for p in found)
 
 
-def parameter(base: Recipe, text: str) -> Parameter:
+def parameter(base: Recipe, text: str, points: bool = False) -> Parameter:
     """`name` as the method declares it; `name=LOW..HIGH`; `path=LOW..HIGH[:log]`; or `path=A|B|C`.
 
     Errors: BadCommand, UnknownName, BadRecipe for a value that the recipe cannot take.
@@ -78,7 +80,7 @@ def parameter(base: Recipe, text: str) -> Parameter:
     name, sign, values = text.strip().partition("=")
     known = declared(base)
     at = [found for found, _ in known.values() if name in (found.name, found.path)]
-    if not at and not sign:
+    if not at and not sign and not points:
         raise UnknownName(
             "coefficient", name, known, fix="or give any setting a range, as in optimiser.lr=1e-4..1e-2:log"
         )

@@ -70,6 +70,8 @@ class Study:
     def default(self) -> dict[str, Any] | None:
         """The recipe's own values as parameters; None where one of them is outside the space."""
         values = {p.name: value_at(self.base(), p.path) for p in self.parameters}
+        if self.points:
+            return values if tuple(values.values()) in self.points else None
         inside = all(
             values[p.name] in p.choices if p.choices else p.low <= values[p.name] <= p.high for p in self.parameters
         )
