@@ -68,7 +68,7 @@ def demo(runs: Path | None = None, workers: int = 0) -> int:
 
 
 @app.command(name="list")
-def list_(what: Positional[Literal["recipes", "methods", "protocols", "data"]] = "recipes") -> None:
+def list_(what: Positional[Literal["recipes", "studies", "methods", "protocols", "data"]] = "recipes") -> None:
     """Show the names that can be used.
 
     Args:
@@ -79,6 +79,11 @@ def list_(what: Positional[Literal["recipes", "methods", "protocols", "data"]] =
     if what == "recipes":
         for name, module in registry.recipe_names().items():
             say(f"{name:48} sweeps/{module}.py")
+    elif what == "studies":
+        from harness.studies import request
+
+        for name, about in request.files().items():
+            say(f"{name:36} {about}")
     elif what == "methods":
         for name in registry.names("methods"):
             say(f"{name:16} {registry.first_line('methods', name)}")

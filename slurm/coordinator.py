@@ -27,6 +27,7 @@ from slurm.states import State
 from slurm.submission import Item
 
 LOOK_S = 0.5  # between two looks at run directories
+PRUNED = "pruned by"  # how the reason of a run begins that a study has ended
 
 
 def coordinate(
@@ -130,7 +131,7 @@ class Coordinator:
             epoch = self.optimiser.prune(trial, self.curve(trial))
             self.sizes[trial.number] = size
             if epoch is not None and epoch < self.study.base().budget.epochs:
-                trial = replace(trial, stop=f"pruned by {self.study.pruner} at epoch {epoch}")
+                trial = replace(trial, stop=f"{PRUNED} {self.study.pruner} at epoch {epoch}")
                 self.keep(trial)
                 why[self.item(trial)] = trial.stop
         if why:
@@ -138,6 +139,9 @@ class Coordinator:
 
     def tell(self, trial: Trial, state: State) -> None:
         """Note how a trial ended, then tell Optuna."""
+        if state.word == "cancelled" and state.why.startswith(PRUNED) and not trial.stop:
+            self.slots.want([self.item(trial)])  # another study had the same run, and has no more use for it
+            return
         path = self.item(trial).path(self.runs)
         lines = attempts.read(path)
         curve = read_lines(path / "metrics.jsonl")

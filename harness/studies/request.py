@@ -68,6 +68,11 @@ def _columns(name: str, varied: Sequence[Parameter], points: Sequence[tuple[Any,
     return tuple(replace(p, choices=tuple(dict.fromkeys(point[i] for point in points))) for i, p in enumerate(varied))
 
 
+def files() -> dict[str, str]:
+    """The ready-made studies by name, with the first line of each."""
+    return {file.stem: file.read_text().partition("\n")[0].lstrip("# ") for file in sorted(FILES.glob("*.toml"))}
+
+
 def from_file(what: str) -> dict[str, Any]:
     """What a study's file says, as `given` of `study`; a recipe's name stands for a file that says nothing else.
 
@@ -77,8 +82,7 @@ def from_file(what: str) -> dict[str, Any]:
     if not file.exists():
         recipes = registry.recipe_names()
         if what not in recipes:
-            studies = [path.stem for path in FILES.glob("*.toml")]
-            raise UnknownName("recipe or study", what, [*studies, *recipes], fix="`harness list` shows all")
+            raise UnknownName("recipe or study", what, [*files(), *recipes], fix="`harness list studies` shows those")
         return {"recipe": what}
     try:
         data = tomllib.loads(file.read_text())
