@@ -118,7 +118,7 @@ class Coordinator:
                 self.follow()
                 self.say(line(self.study, trial, self.trials))
             else:
-                self.slots.want([self.item(trial)])
+                self.slots.want([self.item(trial)], new=True)
 
     def prune(self) -> None:
         """Show the pruner what is new of each curve; what it ends is stopped, after a checkpoint."""

@@ -36,10 +36,10 @@ class Slots:
         self.asked = float("-inf")
         self.room, self.full_until = size, float("-inf")  # fewer than size, where the cluster takes no more
 
-    def want(self, items: Iterable[Item]) -> None:
-        """Have these done. Those under way already, for example since before this process began, are adopted."""
+    def want(self, items: Iterable[Item], new: bool = False) -> None:
+        """Have these done. Those under way since before this process began are adopted, unless all are new."""
         items = [item for item in items if item not in self.live and item not in self.wanted]
-        made = submission.read_all(self.runs) if items else []
+        made = submission.read_all(self.runs) if items and not new else []
         has = {item: one for one in made for _, _, item in one.items()}
         known = states.survey({id(has[item]): has[item] for item in items if item in has}.values())
         for item in items:

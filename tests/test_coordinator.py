@@ -85,7 +85,7 @@ class Slots:
         self.wanted: dict[Item, None] = {}
         self.live: dict[Item, None] = {}
 
-    def want(self, items: Iterable[Item]) -> None:
+    def want(self, items: Iterable[Item], new: bool = False) -> None:
         for item in items:
             (self.live if item in self.cluster.live else self.wanted)[item] = None
 

@@ -9,7 +9,7 @@ import pytest
 from harness import cli, registry
 
 ROOT = Path(__file__).resolve().parent.parent
-TEXTS = {name: (ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md")}
+TEXTS = {name: (ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md", "sweeps/README.md")}
 COMMANDS = [
     line.split("  #")[0].strip()
     for text in TEXTS.values()

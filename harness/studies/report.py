@@ -1,9 +1,8 @@
-"""What a study found: tables on the terminal, a page with plots, and the winner as a recipe.
+"""What a study found: tables on the terminal, and a page with plots.
 
 Everything is read from the study's files and its runs, while it is under way too; the same files give the same bytes.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,14 +10,13 @@ from functools import cached_property
 from html import escape
 from pathlib import Path
 from statistics import fmean, stdev
-from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from harness import attempts, registry
 from harness.leaderboard import sampling_error
 from harness.report import STYLE
 from harness.runs import write_atomically
-from harness.studies import plots, selection
+from harness.studies import plots, selection, winner
 from harness.studies import study as studies
 from harness.studies.optimise import in_memory
 from harness.studies.selection import Comparison
@@ -128,7 +126,7 @@ def write(study: Study, runs: Path) -> list[Path]:
     found = Found.read(study, runs)
     texts = {"report.html": page(found)}
     if found.final and found.winner:
-        texts["winner.py"] = winner_recipe(study, found.final, found.comparisons)
+        texts["winner.py"] = winner.recipe(study, found.final, found.comparisons)
     for name, text in texts.items():
         write_atomically(study.folder(runs) / name, text.encode())
     return [study.folder(runs) / name for name in texts]
@@ -203,7 +201,7 @@ def _chosen(found: Found, final: Final, compared: Sequence[Comparison]) -> Itera
     if not found.winner:
         yield "Nothing was better than the recipe's own settings; they stay."
         return
-    copy = f"winner.py is its recipe, to be copied to sweeps/{_module(found.study)}.py"
+    copy = f"winner.py is its recipe, to be copied to sweeps/{winner.module(found.study)}.py"
     yield f"The winner is {found.winner.label}; {copy}."
 
 
@@ -292,7 +290,7 @@ def page(found: Found) -> str:
         parts.append(f"<h{2 if i else 1}>{escape(sheet.title)}</h{2 if i else 1}>" + _table(sheet))
         parts += [f"<p class=note>{escape(note)}</p>" for note in sheet.notes]
     if found.final and found.winner:
-        code = winner_recipe(found.study, found.final, found.comparisons)
+        code = winner.recipe(found.study, found.final, found.comparisons)
         parts.append(f"<h2>The winner as a recipe</h2><pre class=wide>{escape(code)}</pre>")
     figures = [_figure(plot) for plot in plots.draw(found.study, found.trials, found.curves)]
     parts.append(f"<h2>Plots</h2><div class=plots>{''.join(figures)}</div>")
@@ -322,55 +320,3 @@ def _table(sheet: Sheet) -> str:
 def _figure(plot: plots.Plot) -> str:
     caption = f"<figcaption><b>{escape(plot.title)}</b> {escape(plot.note)}</figcaption>"
     return f"<figure>{caption}<div class=card>{plot.svg}</div></figure>" if plot.svg else f"<figure>{caption}</figure>"
-
-
-# ---------------------------------------------------------------------------------------------- the winner
-
-
-def winner_recipe(study: Study, final: Final, comparisons: Sequence[Comparison]) -> str:
-    """The winner as a file of sweeps/: the recipe that the study varied, with the winner's settings."""
-    chosen = comparisons[final.winner or 0]
-    base, name = registry.recipe_names()[study.recipe], _recipe_name(study)
-    span = f"{_spell(chosen.difference)}, interval {_spell(chosen.low)} to {_spell(chosen.high)}"
-    head = fill(
-        f"{chosen.finalist.label.capitalize()} of study {study.name}, which varied {study.recipe}. Chosen by "
-        f"{study.objective} on held-out images with seeds {', '.join(map(str, final.seeds))}: better than the recipe's "
-        f"own settings by {span}.",
-        width=116, break_long_words=False, break_on_hyphens=False,
-    )  # fmt: skip
-    settings = "".join(f"    {_quoted(text)},\n" for text in chosen.finalist.overrides)
-    return f'''"""The winner of study {study.name}.
-
-{head}
-"""
-
-from functools import reduce
-
-from harness.recipe import Recipe
-from harness.registry import override
-from sweeps import {base}
-
-SETTINGS = (
-{settings})
-
-
-def {name}() -> Recipe:
-    """{study.recipe} with the winner's settings."""
-    return reduce(override, SETTINGS, {base}.{study.recipe}())
-'''
-
-
-def _recipe_name(study: Study) -> str:
-    """<recipe>_tuned; with the study's name too if another file has that one."""
-    name = f"{study.recipe}_tuned"
-    return name if registry.recipe_names().get(name, _module(study)) == _module(study) else f"{name}_{_module(study)}"
-
-
-def _module(study: Study) -> str:
-    """The study's name as that of a Python file."""
-    return re.sub(r"\W", "_", study.name)
-
-
-def _quoted(text: str) -> str:
-    """As ruff formats it."""
-    return repr(text) if '"' in text or "\\" in text else f'"{text}"'

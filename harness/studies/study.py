@@ -7,7 +7,7 @@
     journal.log          Optuna's storage, unless another is named; it can be made anew from the trials
     lease-<n>            held by the coordinator, the only one that writes here
     code                 the folder of the code that its runs use
-    report.html, winner.py   for people (report.py)
+    report.html, winner.py   for people (report.py, winner.py)
 
 A trial is a run like any other: the recipe with overrides, in its own run directory.
 """
