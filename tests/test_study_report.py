@@ -19,7 +19,7 @@ from test_report import Balance
 
 from harness import registry
 from harness.errors import NotWritable
-from harness.studies import plots, report, space
+from harness.studies import plots, report, space, winner
 from harness.studies import study as studies
 from harness.studies.study import Final, Study, Trial
 
@@ -70,13 +70,13 @@ def test_the_terminal_tells_how_it_stands(written: Written) -> None:
 def test_the_terminal_tells_what_the_finals_decided(written: Written) -> None:
     root, study, _, final = written
     assert final.winner == 2
-    winner, text = final.finalists[2].label, shown(study, root)
+    best, text = final.finalists[2].label, shown(study, root)
     finals, tests = text.split("Finals: 5 fresh seeds")[1].split("Test images")
     assert row(finals, "default")[1:5] == ["25", "25", "1", "94.11 ± 0.26"]
-    assert row(finals, winner)[4:] == ["96.30 ± 0.24", "+2.19", "+1.67 to +2.71", "better"]
-    assert f"The winner is {winner}; winner.py is its recipe, to be copied to sweeps/{NAME}.py." in finals
+    assert row(finals, best)[4:] == ["96.30 ± 0.24", "+2.19", "+1.67 to +2.71", "better"]
+    assert f"The winner is {best}; winner.py is its recipe, to be copied to sweeps/{NAME}.py." in finals
     assert row(tests, "default") == ["default", "93.61 ± 0.26", "–", "1.29"]  # 100 sqrt(0.936 * 0.064 / 360)
-    assert row(tests, winner) == [winner, "95.80 ± 0.24", "+2.19", "1.06"]
+    assert row(tests, best) == [best, "95.80 ± 0.24", "+2.19", "1.06"]
     assert "Evaluated after the choice, for these alone, on 360 images." in tests
 
 
@@ -299,7 +299,7 @@ def test_the_winner_is_a_recipe_of_the_same_digest(written: Written) -> None:
     text = file.read_text()
     assert f"study {NAME}" in text
     assert f"{PROTOCOL}/top1" in re.sub(r"\s", "", text)
-    assert "by 2.189, interval 1.67 to 2.709" in text
+    assert "by +2.19, interval +1.67 to +2.71" in text
 
 
 def test_the_winner_can_be_copied_to_a_checkout(written: Written, tmp_path: Path) -> None:
@@ -344,6 +344,6 @@ def test_a_name_that_is_taken(written: Written, monkeypatch: pytest.MonkeyPatch)
     known = registry.recipe_names() | {f"{RECIPE}_tuned": "another"}
     monkeypatch.setattr(registry, "recipe_names", lambda: known)
     found = report.Found.read(study, root)
-    assert f"def {RECIPE}_tuned_{NAME}() -> Recipe:" in report.winner_recipe(study, final, found.comparisons)
+    assert f"def {RECIPE}_tuned_{NAME}() -> Recipe:" in winner.recipe(study, final, found.comparisons)
     known[f"{RECIPE}_tuned"] = NAME  # this one, copied
-    assert f"def {RECIPE}_tuned() -> Recipe:" in report.winner_recipe(study, final, found.comparisons)
+    assert f"def {RECIPE}_tuned() -> Recipe:" in winner.recipe(study, final, found.comparisons)
