@@ -14,12 +14,12 @@ from typing import Any, get_args
 from harness import registry
 from harness.errors import BadCommand, BadRecipe, RunConflict, UnknownName
 from harness.recipe import Recipe
-from harness.studies.space import Parameter, grid, parameters, tuples
+from harness.studies.space import Parameter, grid, parameters, taken, tuples
 from harness.studies.study import Pruner, Sampler, Study, names, read
 
 FILES = registry.ROOT / "sweeps" / "studies"
 POINTS = 20  # of a run's curve that a pruner sees, unless the study says otherwise
-FREE = ("trials", "finalists", "seeds_final")  # what may change while a study exists
+FREE = ("trials", "finalists", "seeds_final", "storage")  # what may change while a study exists
 KEYS = {
     "recipe": str, "set": list, "coefficients": list, "points": list, "objective": str, "trials": int,
     "sampler": str, "pruner": str, "seed": int, "every": int, "finalists": int, "seeds_final": int,
@@ -33,39 +33,53 @@ def study(what: str, given: Mapping[str, Any], runs: Path) -> Study:
     was said: then the study of that name says it, if there is one, then the file, then the defaults.
     Errors: UnknownName, BadCommand, BadRecipe; RunConflict for a study of that name that varies something else.
     """
-    said = {key: value for key, value in given.items() if value is not None}
-    said = from_file(what) | said
+    said = from_file(what) | {key: value for key, value in given.items() if value is not None}
     name = said.setdefault("name", said["recipe"])
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise BadCommand(f"study {name!r}: a name is made of letters, digits, '_', '-' and '.'")
     old = read(runs, name) if name in names(runs) else None
     known = {f.name: getattr(old, f.name) for f in fields(Study)} if old else {}
+    if old and said["recipe"] != old.recipe:
+        raise _other(old, "recipe", said["recipe"], runs)
     base = registry.recipe(said["recipe"], said.get("overrides", known.get("overrides", ())))
     if "parameters" in said or not old:
         said["parameters"] = parameters(base, said.get("parameters", ()), "points" in said)
+        if old and old.points:  # of which the ranges became choices
+            stored = {replace(p, choices=()): p for p in old.parameters}
+            said["parameters"] = tuple(stored.get(p, p) for p in said["parameters"])
     if "objective" in said or not old:
         said["objective"] = objective(base, said.get("objective", "knn/top1"))
     if not old:
-        said = {"every": max(1, base.budget.epochs // POINTS), "trials": 50} | said
+        said = {"every": max(1, base.budget.epochs // POINTS), "trials": len(said.get("points", ())) or 50} | said
         if said.get("sampler") == "grid" and "points" not in said:
+            _check(Study(**said), base)
             said["points"] = grid(said["parameters"], said["trials"])
     if "points" in said:
-        said = {"sampler": "grid", "pruner": "none"} | said | {"trials": len(said["points"])}
-        said["parameters"] = _columns(name, said.get("parameters") or known["parameters"], said["points"])
+        said = {"sampler": "grid", "pruner": "none", "parameters": known.get("parameters")} | said
+        said["parameters"], said["points"] = _columns(base, said["parameters"], said["points"])
     asked = Study(**(known | said))
+    if asked.points:
+        asked = replace(asked, trials=min(asked.trials, len(asked.points)))
     _check(asked, base)
     if old:
         _same(old, asked, runs)
     return asked
 
 
-def _columns(name: str, varied: Sequence[Parameter], points: Sequence[tuple[Any, ...]]) -> tuple[Parameter, ...]:
-    """The parameters with the points' values as choices. Errors: BadCommand."""
-    for point in points:
+def _columns(
+    base: Recipe, varied: Sequence[Parameter], points: Sequence[Any]
+) -> tuple[tuple[Parameter, ...], tuple[tuple[Any, ...], ...]]:
+    """The parameters with the points' values as choices, and the points, as the recipe takes their values.
+
+    Errors: BadCommand, BadRecipe.
+    """
+    for point in points or [()]:
         if not isinstance(point, tuple) or len(point) != len(varied):
             wanted = ", ".join(p.name for p in varied)
-            raise BadCommand(f"study {name!r}: point {point!r} is not a list of one value for each of {wanted}")
-    return tuple(replace(p, choices=tuple(dict.fromkeys(point[i] for point in points))) for i, p in enumerate(varied))
+            raise BadCommand(f"point {point!r} is not a list of one value for each of {wanted}")
+    columns = [[taken(base, p.path, repr(point[i])) for point in points] for i, p in enumerate(varied)]
+    parameters = (replace(p, choices=tuple(dict.fromkeys(column))) for p, column in zip(varied, columns, strict=True))
+    return tuple(parameters), tuple(zip(*columns, strict=True))
 
 
 def files() -> dict[str, str]:
@@ -79,20 +93,22 @@ def from_file(what: str) -> dict[str, Any]:
     Errors: UnknownName, BadRecipe.
     """
     file = Path(what) if what.endswith(".toml") else FILES / f"{what}.toml"
-    if not file.exists():
+    if not file.is_file():
         recipes = registry.recipe_names()
         if what not in recipes:
             raise UnknownName("recipe or study", what, [*files(), *recipes], fix="`harness list studies` shows those")
         return {"recipe": what}
     try:
         data = tomllib.loads(file.read_text())
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise BadRecipe(f"{file} is not TOML: {error}") from error
     for key, value in data.items():
         if key not in KEYS:
             raise UnknownName("key of a study", key, KEYS, fix=f"in {file}")
-        if not isinstance(value, KEYS[key]):
-            raise BadRecipe(f"{file}: {key} is {value!r}, expected {KEYS[key].__name__}")
+        texts = all(isinstance(one, str) for one in value) if key in ("set", "coefficients") and value else True
+        if not texts or type(value) is not KEYS[key]:
+            wanted = f"{KEYS[key].__name__}" + (" of texts" if not texts else "")
+            raise BadRecipe(f"{file}: {key} is {value!r}, expected {wanted}")
     if "recipe" not in data:
         raise BadRecipe(f"{file}: recipe is missing; write recipe = and the name of one, see `harness list`")
     renamed = {"set": "overrides", "coefficients": "parameters"}
@@ -125,6 +141,8 @@ def _check(asked: Study, base: Recipe) -> None:
         raise UnknownName("pruner", asked.pruner, get_args(Pruner))
     if not base.budget.epochs:
         raise BadCommand(f"{where}: recipe {base.name!r} is never trained, there is nothing to vary")
+    if asked.every > base.budget.epochs:
+        raise BadCommand(f"{where}: every is {asked.every}, expected no more than the {base.budget.epochs} epochs")
     for key, low in (("trials", 1), ("every", 1), ("finalists", 1), ("seeds_final", 0), ("seed", 0)):
         if getattr(asked, key) < low:
             raise BadCommand(f"{where}: {key} is {getattr(asked, key)}, expected {low} or more")
@@ -140,12 +158,14 @@ def _check(asked: Study, base: Recipe) -> None:
 def _same(old: Study, asked: Study, runs: Path) -> None:
     """Errors: RunConflict."""
     for f in fields(Study):
-        ours, theirs = getattr(asked, f.name), getattr(old, f.name)
-        if f.name in FREE:
-            continue
-        if ours != theirs:
-            spelled = [", ".join(map(str, v)) if isinstance(v, tuple) else repr(v) for v in (theirs, ours)]
-            raise RunConflict(
-                f"study {old.name!r} in {old.folder(runs)} has other {f.name}: {spelled[0]}; you ask for {spelled[1]}; "
-                "choose another name with --study, or leave the option out"
-            )
+        if f.name not in FREE and getattr(asked, f.name) != getattr(old, f.name):
+            raise _other(old, f.name, getattr(asked, f.name), runs)
+
+
+def _other(old: Study, key: str, ours: Any, runs: Path) -> RunConflict:
+    theirs = getattr(old, key)
+    spelled = [", ".join(map(str, v)) or "none" if isinstance(v, tuple) else repr(v) for v in (theirs, ours)]
+    return RunConflict(
+        f"study {old.name!r} in {old.folder(runs)} has other {key}: {spelled[0]}; you ask for {spelled[1]}; "
+        "choose another name with --study, or leave the option out"
+    )

@@ -3,16 +3,15 @@
 As text: `variance`, declared by the method; `variance=1..100`; `optimiser.lr=1e-4..1e-2:log`; `budget.batch=128|256`.
 """
 
-import ast
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from itertools import product
 from typing import Any
 
 from harness import registry
 from harness.api import MethodConfig
 from harness.errors import BadCommand, UnknownName
-from harness.recipe import Recipe
+from harness.recipe import UNSHAPING, Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +28,7 @@ class Parameter:
     log: bool = False
     whole: bool = False
     choices: tuple[Any, ...] = ()
-    source: str = ""
+    source: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         if self.choices:
@@ -45,7 +44,8 @@ class Parameter:
             values = [self.low * (self.high / self.low) ** share for share in shares]
         else:
             values = [self.low + (self.high - self.low) * share for share in shares]
-        return tuple(dict.fromkeys(round(v) if self.whole else float(f"{v:.6g}") for v in values))
+        neat = (round(v) if self.whole else min(max(float(f"{v:.6g}"), self.low), self.high) for v in values)
+        return tuple(dict.fromkeys(neat))
 
 
 def parameters(base: Recipe, texts: Sequence[str], points: bool = False) -> tuple[Parameter, ...]:
@@ -77,7 +77,7 @@ def parameter(base: Recipe, text: str, points: bool = False) -> Parameter:
 
     Errors: BadCommand, UnknownName, BadRecipe for a value that the recipe cannot take.
     """
-    name, sign, values = text.strip().partition("=")
+    name, sign, values = (part.strip() for part in text.partition("="))
     known = declared(base)
     at = [found for found, _ in known.values() if name in (found.name, found.path)]
     if not at and not sign and not points:
@@ -86,14 +86,16 @@ def parameter(base: Recipe, text: str, points: bool = False) -> Parameter:
         )
     found = at[0] if at else Parameter(name=name.rpartition(".")[2], path=name)
     now = value_at(base, found.path)
+    if found.path.partition(".")[0] in UNSHAPING:
+        raise BadCommand(f"{text!r}: {found.path} does not shape a run, there is nothing to vary")
     if not sign:
         return found
     if "|" in values or ".." not in values:
-        choices = tuple(_value(base, found.path, one) for one in values.split("|"))
+        choices = tuple(dict.fromkeys(taken(base, found.path, one) for one in values.split("|")))
         if len(choices) < 2:
             raise BadCommand(f"{text!r}: one choice is nothing to vary; expected A|B|... or LOW..HIGH")
         return Parameter(name=found.name, path=found.path, choices=choices, source="given")
-    ends, _, scale = values.partition(":")
+    ends, _, scale = (part.strip() for part in values.partition(":"))
     low, _, high = ends.partition("..")
     if scale not in ("", "log", "linear"):
         raise BadCommand(f"{text!r}: the scale is {scale!r}, expected log or linear, as in optimiser.lr=1e-4..1e-2:log")
@@ -103,13 +105,12 @@ def parameter(base: Recipe, text: str, points: bool = False) -> Parameter:
         ends_at = float(low), float(high)
     except ValueError:
         raise BadCommand(f"{text!r}: {ends!r} is no range; expected LOW..HIGH, as in 1e-4..1e-2") from None
-    log = scale == "log" if scale else found.log
-    for end in ends_at:
-        _value(base, found.path, str(int(end)) if isinstance(now, int) else repr(end))
+    whole, log = isinstance(now, int), scale == "log" if scale else found.log
+    for end in ends_at:  # a whole number is spelled as one; another there is refused by the recipe
+        taken(base, found.path, str(int(end)) if whole and end.is_integer() else repr(end))
     return Parameter(
-        name=found.name, path=found.path, low=ends_at[0], high=ends_at[1], log=log, whole=isinstance(now, int),
-        source="given",
-    )  # fmt: skip
+        name=found.name, path=found.path, low=ends_at[0], high=ends_at[1], log=log, whole=whole, source="given"
+    )
 
 
 def declared(base: Recipe) -> dict[str, tuple[Parameter, str]]:
@@ -167,13 +168,9 @@ def value_at(recipe: Recipe, path: str) -> Any:
     return node
 
 
-def _value(base: Recipe, path: str, text: str) -> Any:
-    """A value that the recipe can take there. Errors: BadRecipe, UnknownName."""
-    registry.recipe(base.name, (*base.overrides, f"{path}={text}"))
-    try:
-        return tuples(ast.literal_eval(text))
-    except (ValueError, SyntaxError):
-        return {"true": True, "false": False, "none": None}.get(text.lower(), text)
+def taken(base: Recipe, path: str, text: str) -> Any:
+    """A value as the recipe takes it there, from its spelling. Errors: BadRecipe, UnknownName."""
+    return value_at(registry.recipe(base.name, (*base.overrides, f"{path}={text}")), path)
 
 
 def tuples(value: Any) -> Any:

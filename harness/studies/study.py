@@ -29,6 +29,7 @@ Sampler = Literal["tpe", "gp", "cmaes", "random", "grid", "qmc"]
 Pruner = Literal["hyperband", "median", "none"]
 SEED = 1000  # of trials, away from the seeds 0, 1, ... of ordinary runs, with which a winner is named
 HELD_OUT = "splits=('held_out',)"  # the override of runs that must not see the test split
+DAMAGE = (ValueError, TypeError, KeyError, AttributeError)  # what reading a damaged file raises
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class Study:
     points: the settings to try, one value for each parameter, instead of what a sampler proposes.
     seed: of all trials' runs, and of the sampler. every: epochs between two values that the pruner sees.
     finalists: how many of the best trials run again, beside the recipe's own settings, each with seeds_final seeds.
-    storage: an Optuna URL; "" is a journal file in the study's folder.
+    storage: an Optuna URL; "" is a journal file in the study's folder. It may change: it is made anew from the trials.
     """
 
     name: str
@@ -151,10 +152,11 @@ def curve(study: Study, runs: Path, trial: Trial) -> dict[int, float]:
 
 
 def score(study: Study, record: Mapping[str, Any], split: str = "held_out") -> float | None:
-    """The objective in a record; None where it was not measured, as after a divergence."""
+    """The objective in a record; None where it was not measured, as after a divergence, or is no number."""
     protocol, _, metric = study.objective.rpartition("/")
     rows = [row for row in record["evals"] if (row["protocol"], row["split"]) == (protocol, split)]
-    return float(rows[-1]["metrics"][metric]) if rows else None
+    value = float(rows[-1]["metrics"][metric]) if rows else nan
+    return value if isfinite(value) else None
 
 
 def spell(params: Mapping[str, Any]) -> str:
@@ -182,7 +184,7 @@ def read(runs: Path, name: str) -> Study:
     try:
         parameters = tuple(Parameter(**(one | {"choices": tuples(one["choices"])})) for one in data.pop("parameters"))
         return Study(**{key: tuples(value) for key, value in data.items()}, parameters=parameters)
-    except (TypeError, KeyError) as error:
+    except DAMAGE as error:
         raise RunConflict(f"{file} is damaged ({error!r}); move its folder away and start the study again") from error
 
 
@@ -199,7 +201,7 @@ def read_trials(runs: Path, name: str) -> list[Trial]:
         try:
             data["params"] = {key: tuples(value) for key, value in data["params"].items()}
             found.append(Trial(**(data | {"overrides": tuple(data["overrides"])})))
-        except (TypeError, KeyError) as error:
+        except DAMAGE as error:
             raise RunConflict(f"{file} is damaged ({error!r}); move it away and start the study again") from error
     return found
 
@@ -216,9 +218,11 @@ def read_final(runs: Path, name: str) -> Final | None:
         return None
     data = _load(file)
     try:
+        for one in data["finalists"]:
+            one["params"] = {key: tuples(value) for key, value in one["params"].items()}
         finalists = tuple(Finalist(**(one | {"overrides": tuple(one["overrides"])})) for one in data["finalists"])
         return Final(finalists=finalists, seeds=tuple(data["seeds"]), winner=data["winner"])
-    except (TypeError, KeyError) as error:
+    except DAMAGE as error:
         raise RunConflict(f"{file} is damaged ({error!r}); move it away and start the study again") from error
 
 
@@ -230,7 +234,7 @@ def write_final(runs: Path, name: str, final: Final) -> None:
 def _load(file: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(file.read_text()))
-    except ValueError as error:
+    except DAMAGE as error:
         raise RunConflict(f"{file} is damaged ({error}); move it away and start the study again") from error
 
 
