@@ -8,6 +8,8 @@ PRUNED, so that samplers which learn from pruned trials (TPE) stay away from the
 """
 
 import contextlib
+import json
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,72 +20,96 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from harness import registry
-from harness.errors import BadRecipe, HarnessError, RunConflict, Unavailable
+from harness.errors import BadCommand, BadRecipe, HarnessError, RunConflict, Unavailable
 from harness.runs import writable
 from harness.studies.space import Parameter
 from harness.studies.study import Study, Trial
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 STARTUP = 10  # trials before a model-based sampler is asked, Optuna's default for TPE and GP
+WAIT_S = 10  # for a database that is locked or does not answer
 STATES = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL}  # all others: PRUNED
 Curve = Mapping[int, float]  # epoch -> the objective on held-out images
 
 
+def place(study: Study, runs: Path) -> str:
+    """Where the storage is, without a password."""
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", study.storage) or str(study.folder(runs) / "journal.log")
+
+
 @contextlib.contextmanager
 def answered(study: Study, runs: Path) -> Iterator[None]:
-    """Turn what a storage says when it is locked, down or damaged into one line. The files tell all that it would."""
+    """Turn what a storage says when it is locked, down or damaged into one line. The files tell all that it would.
+
+    Errors: Unavailable; HarnessError for a damaged journal.
+    """
     from sqlalchemy.exc import SQLAlchemyError
 
-    where = study.storage or str(study.folder(runs) / "journal.log")
+    where = place(study, runs)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Optuna's on what is experimental, SQLAlchemy's on versions
             yield
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError, OSError) as error:
-        cause = error.__cause__ or error.__context__ or error
-        line = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+    except json.JSONDecodeError as error:
+        raise HarnessError(
+            f"{where} is damaged ({error}); move it away: the next start makes it anew from the study's trials"
+        ) from error
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, OSError) as error:
         raise Unavailable(
-            f"storage {where} of study {study.name!r} does not answer: {line}; what its trials found is in "
+            f"storage {where} of study {study.name!r} does not answer: {_line(error)}; what its trials found is in "
             f"{study.folder(runs)}; the same command goes on when it does"
         ) from error
 
 
+def _line(error: Exception) -> str:
+    """The first line of what was the cause."""
+    cause = error.__cause__ or error.__context__ or error
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+
+
 class Optimiser:
-    """A study as Optuna sees it. Errors of all methods: Unavailable."""
+    """A study as Optuna sees it. Errors of all methods: Unavailable; HarnessError for a damaged journal."""
 
     def __init__(self, study: Study, runs: Path) -> None:
-        """Open the storage, or make it. Errors: RunConflict for a study of this name that is another one's."""
+        """Open the storage, or make it. Errors: RunConflict for another study of this name; those of `_database`."""
         self.study, self.runs = study, runs
         with answered(study, runs):
-            storage = _database(study.storage) if study.storage else _journal(study.folder(runs) / "journal.log")
+            storage = _database(study, runs) if study.storage else _journal(study.folder(runs) / "journal.log")
             self.optuna = optuna.create_study(
                 storage=storage, study_name=study.name, pruner=pruner(study), direction="maximize", load_if_exists=True
             )
-            space = {p.name: str(p) for p in study.parameters} | {"recipe": study.recipe, "objective": study.objective}
-            theirs = self.optuna.user_attrs.get("space", space)
-            if theirs != space:
+            mine = {p.name: str(p) for p in study.parameters} | {"recipe": study.recipe, "objective": study.objective}
+            if study.storage:  # a journal moves with its folder
+                mine["folder"] = str(study.folder(runs).resolve())
+            theirs = self.optuna.user_attrs.get("space", mine)
+            if theirs != mine:
+                key = min(key for key in mine | theirs if mine.get(key) != theirs.get(key))
                 raise RunConflict(
-                    f"storage {study.storage} has a study {study.name!r} already, of {theirs.get('recipe')!r} with "
-                    "another space; choose another name with --study"
+                    f"{place(study, runs)} has another study {study.name!r}: its {key} is {theirs.get(key)}, here it "
+                    f"is {mine.get(key)}; choose another name with --study, or remove that one with `optuna "
+                    "delete-study`: what a storage lacks is made anew from the trials' files"
                 )
             if "space" not in self.optuna.user_attrs:
-                self.optuna.set_user_attr("space", space)
+                self.optuna.set_user_attr("space", mine)
 
     def follow(self, trials: Sequence[Trial], curve: Callable[[Trial], Curve]) -> list[Trial]:
-        """Bring the storage to what the files say. Returns trials of the storage that have no file yet.
+        """Bring the storage to what the files say. Returns trials of the storage that have no file, without an outcome.
 
         A trial that was asked for by a coordinator that died before it wrote the file keeps its number and settings.
+        So does one whose file was lost: what came of it is in its run directory.
         """
         with answered(self.study, self.runs):
-            stored = {one.number: one for one in self.optuna.get_trials(deepcopy=False)}
-            for trial in trials:
-                if trial.number not in stored:
-                    self.optuna.add_trial(frozen(self.study, trial, curve(trial)))
-                elif trial.outcome and not stored[trial.number].state.is_finished():
+            known = {trial.number: trial for trial in trials}
+            stored = self.optuna.get_trials(deepcopy=False)
+            for number in range(max([len(stored), *(number + 1 for number in known)])):
+                trial = known.get(number)
+                if number >= len(stored):
+                    self._add(number, frozen(self.study, trial, curve(trial)) if trial else self._unknown(number))
+                elif trial and trial.outcome and not stored[number].state.is_finished():
                     self.tell(trial, curve(trial))
-            known = {trial.number for trial in trials}
-            lost = [one for one in stored.values() if one.number not in known and one.state == TrialState.RUNNING]
-            return [self._proposal(self._live(one.number)) for one in sorted(lost, key=lambda one: one.number)]
+            states = [one.state for one in self.optuna.get_trials(deepcopy=False)]
+            lost = [n for n, state in enumerate(states) if n not in known and state != TrialState.WAITING]
+            return [self._proposal(number, self._live(number)) for number in lost]
 
     def ask(self) -> Trial:
         """The next trial. First come the study's points, or else the recipe's own settings."""
@@ -91,12 +117,9 @@ class Optimiser:
             stored = self.optuna.get_trials(deepcopy=False)
             waiting = sum(one.state == TrialState.WAITING for one in stored)
             number = len(stored) - waiting
-            first = self.study.first()
-            if number < len(first) and not waiting:
-                self.optuna.enqueue_trial({p.name: _to_optuna(p, first[number][p.name]) for p in self.study.parameters})
-            # anew for each trial, so that a coordinator that was started again does not repeat the numbers of its start
-            self.optuna.sampler = sampler(self.study, number)
-            return self._proposal(self.optuna.ask())
+            if (fixed := self._fixed(number)) and not waiting:
+                self.optuna.enqueue_trial(fixed)
+            return self._proposal(number)
 
     def prune(self, trial: Trial, curve: Curve) -> int | None:
         """The epoch at which the pruner ends a trial, of those that the storage has not seen yet."""
@@ -112,22 +135,42 @@ class Optimiser:
     def tell(self, trial: Trial, curve: Curve) -> None:
         """An outcome. Told twice, the first stays."""
         with answered(self.study, self.runs):
+            stored = self.optuna.get_trials(deepcopy=False)[trial.number]
+            if stored.state.is_finished():
+                return
             live = self._live(trial.number)
-            seen = self.optuna.get_trials(deepcopy=False)[trial.number].intermediate_values
-            for epoch in sorted(set(curve) - set(seen)):
+            for epoch in sorted(set(curve) - set(stored.intermediate_values)):
                 live.report(curve[epoch], epoch)
             for key, value in _attributes(trial).items():
                 live.set_user_attr(key, value)
             state = STATES.get(trial.outcome, TrialState.PRUNED)
             value = trial.value if state == TrialState.COMPLETE else None
-            self.optuna.tell(trial.number, value, state=state, skip_if_finished=True)
+            self.optuna.tell(trial.number, value, state=state)
+
+    def _add(self, number: int, one: FrozenTrial) -> None:
+        """A trial that the storage lacks."""
+        self.optuna.add_trial(one)
+        if self.study.sampler == "qmc" and number and not self._fixed(number):  # its sequence is stored beside trials
+            space = {p.name: distribution(p) for p in self.study.parameters}
+            sampler(self.study, number).sample_relative(self.optuna, one, space)
+
+    def _unknown(self, number: int) -> FrozenTrial:
+        """A trial of which neither the storage nor a file is left; it is asked for once more."""
+        return optuna.create_trial(state=TrialState.RUNNING, system_attrs={"fixed_params": self._fixed(number)})
+
+    def _fixed(self, number: int) -> dict[str, Any]:
+        """Settings that no sampler proposes: the study's points, or else the recipe's own. None for later trials."""
+        first = self.study.first()
+        return {p.name: _to_optuna(p, first[number][p.name]) for p in self.study.parameters if number < len(first)}
 
     def _live(self, number: int) -> optuna.Trial:
         # Optuna hands out a Trial once; a coordinator that was started again makes it from its id
         return optuna.Trial(self.optuna, self.optuna.get_trials(deepcopy=False)[number]._trial_id)
 
-    def _proposal(self, live: optuna.Trial) -> Trial:
-        """A Trial without a run yet, from Optuna's; settings that it has already stay as they are."""
+    def _proposal(self, number: int, live: optuna.Trial | None = None) -> Trial:
+        """A Trial without a run yet, from a new one of Optuna's, or from an old one with the settings that it has."""
+        self.optuna.sampler = sampler(self.study, number)
+        live = live or self.optuna.ask()
         params = {p.name: _suggest(live, p) for p in self.study.parameters}
         return proposal(self.study, live.number, params)
 
@@ -176,7 +219,7 @@ def _attributes(trial: Trial) -> dict[str, Any]:
 
 
 def sampler(study: Study, number: int) -> optuna.samplers.BaseSampler:
-    """The sampler for trial `number`."""
+    """The sampler for trial `number`: anew for each, so that a coordinator started again does not repeat its start."""
     seed = study.seed + number
     match study.sampler:
         case "tpe":
@@ -186,7 +229,10 @@ def sampler(study: Study, number: int) -> optuna.samplers.BaseSampler:
         case "cmaes":
             return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
         case "qmc":  # one sequence, of which each trial takes the next point
-            return optuna.samplers.QMCSampler(seed=study.seed, scramble=True, warn_independent_sampling=False)
+            return optuna.samplers.QMCSampler(
+                seed=study.seed, scramble=True, warn_independent_sampling=False,
+                independent_sampler=optuna.samplers.RandomSampler(seed=seed),
+            )  # fmt: skip
         case _:  # a grid's points are given one by one
             return optuna.samplers.RandomSampler(seed=seed)
 
@@ -227,10 +273,25 @@ def _to_optuna(p: Parameter, value: Any) -> Any:
 # ---------------------------------------------------------------------------------------------- storages
 
 
-def _database(url: str) -> optuna.storages.BaseStorage:
-    # a dead server is noticed before each use, and a locked file is waited for, though not for ever
-    options = {"connect_args": {"timeout": 10}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    return optuna.storages.RDBStorage(url, engine_kwargs=options)
+def _database(study: Study, runs: Path) -> optuna.storages.BaseStorage:
+    """Errors: BadCommand for a URL that is none, or whose driver is not installed."""
+    from sqlalchemy.exc import ArgumentError
+
+    url = study.storage
+    # a dead server is noticed before each use; a locked file and a silent host are waited for, though not for ever
+    options: dict[str, Any] = {"pool_pre_ping": True}
+    if url.startswith("sqlite"):
+        options = {"connect_args": {"timeout": WAIT_S}}
+    elif re.match(r"postgresql(\+psycopg2?)?:", url):
+        options["connect_args"] = {"connect_timeout": WAIT_S}
+    try:
+        return optuna.storages.RDBStorage(url, engine_kwargs=options)
+    except ArgumentError as error:
+        fix = "expected an SQLAlchemy URL: postgresql+psycopg://user@host/database or sqlite:////folder/file.db"
+        raise BadCommand(f"storage {place(study, runs)}: {_line(error)}; {fix}") from error
+    except ImportError as error:
+        fix = "for PostgreSQL pip install -c constraints.txt -e '.[postgres]', with a URL of postgresql+psycopg://"
+        raise BadCommand(f"storage {place(study, runs)} needs a driver: {_line(error)}; {fix}") from error
 
 
 def _journal(file: Path) -> optuna.storages.BaseStorage:
@@ -243,9 +304,4 @@ def _journal(file: Path) -> optuna.storages.BaseStorage:
         if file.exists() and not (text := file.read_bytes()).endswith(b"\n"):
             with open(file, "r+b") as stream:
                 stream.truncate(text.rfind(b"\n") + 1)
-    try:
-        return optuna.storages.JournalStorage(JournalFileBackend(str(file)))
-    except ValueError as error:  # not JSON
-        raise HarnessError(
-            f"{file} is damaged ({error}); move it away: the next start makes it anew from the study's trials"
-        ) from error
+    return optuna.storages.JournalStorage(JournalFileBackend(str(file)))
