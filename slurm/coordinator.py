@@ -57,12 +57,14 @@ class Coordinator:
     ) -> None:
         self.study, self.runs, self.parallel, self.say = study, runs, parallel, say
         self.folder = study.folder(runs)
-        studies.write(study, runs)
         self.trials = {trial.number: trial for trial in studies.read_trials(runs, study.name)}
-        self.optimiser = Optimiser(study, runs)
+        self.optimiser = Optimiser(study, runs)  # before the study is written: a bad URL leaves nothing behind
+        studies.write(study, runs)
         self.slots = Slots(runs, cluster, parallel, code_of(study, runs), data_root, say)
         self.sizes: dict[int, int] = {}  # of a trial's curve when it was last read
         self.given_up: set[Item] = set()  # finals that cannot be run
+        self.ended: dict[Item, State] = {}  # whose trials may not have been told yet
+        self.behind = False  # whether the storage may have missed something
         self.follow()
         self.slots.want(self.item(trial) for trial in self.open())
         self.slots.stop({self.item(trial): trial.stop for trial in self.open() if trial.stop})
@@ -78,6 +80,7 @@ class Coordinator:
             except (Unavailable, Refused) as error:  # scheduler or storage are down or full: runs go on, and so do we
                 if first:
                     raise
+                self.behind = True
                 if str(error) != silent:
                     self.say(f"{error}; looking again")
                     silent = str(error)
@@ -90,11 +93,15 @@ class Coordinator:
 
     def look(self) -> bool:
         """One look at everything. Returns whether the study is over."""
-        ended = self.slots.look()
+        if self.behind:
+            self.follow()
+            self.behind = False
+        self.ended |= self.slots.look()
         for trial in self.open():
-            if state := ended.pop(self.item(trial), None):
+            if state := self.ended.get(self.item(trial)):  # of two trials with the same settings, perhaps
                 self.tell(trial, state)
-        self.given_up |= {item for item, state in ended.items() if state.word not in states.OVER}
+        self.given_up |= {item for item, state in self.ended.items() if state.word not in states.OVER}
+        self.ended = {}
         self.prune()
         self.ask()
         over = len(self.trials) >= self.study.trials and not self.open() and self.finals()
@@ -122,7 +129,6 @@ class Coordinator:
 
     def prune(self) -> None:
         """Show the pruner what is new of each curve; what it ends is stopped, after a checkpoint."""
-        why = {}
         for trial in self.open():
             file = self.item(trial).path(self.runs) / "metrics.jsonl"
             size = file.stat().st_size if file.exists() else 0
@@ -133,9 +139,7 @@ class Coordinator:
             if epoch is not None and epoch < self.study.base().budget.epochs:
                 trial = replace(trial, stop=f"{PRUNED} {self.study.pruner} at epoch {epoch}")
                 self.keep(trial)
-                why[self.item(trial)] = trial.stop
-        if why:
-            self.slots.stop(why)
+                self.slots.stop({self.item(trial): trial.stop})
 
     def tell(self, trial: Trial, state: State) -> None:
         """Note how a trial ended, then tell Optuna."""
@@ -160,14 +164,18 @@ class Coordinator:
         else:
             trial = replace(trial, outcome="failed", why=state.why or state.word)
         self.keep(trial)
-        self.optimiser.tell(trial, self.curve(trial))
         self.say(line(self.study, trial, self.trials))
+        self.optimiser.tell(trial, self.curve(trial))
         self._check_failures()
 
     def follow(self) -> None:
         """Bring Optuna's storage to what the files say, and take up what it alone knows."""
-        for trial in self.optimiser.follow(list(self.trials.values()), self.curve):
+        found = self.optimiser.follow(list(self.trials.values()), self.curve)
+        for trial in found:
             self.keep(trial)
+        self.slots.want(self.item(trial) for trial in found if not trial.outcome)
+        if any(trial.outcome for trial in found):  # the recipe cannot take these settings
+            self.follow()
 
     def keep(self, trial: Trial) -> None:
         studies.write_trial(self.runs, self.study.name, trial)

@@ -2,6 +2,8 @@
 
 import json
 import math
+import random
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -325,6 +327,60 @@ def test_what_is_down_is_waited_for_unless_it_is_down_at_first(
     work(study, cluster, said=said)
     check(study, cluster)
     assert [text for text in said if text.startswith(str(error))] == [f"{error}; looking again"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_storage_that_fails_now_and_then_misses_nothing(
+    make: Make, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Trials that end together, the pruner's word, and a trial asked for but not yet written are not forgotten."""
+    study, cluster = make(trials=12, seeds_final=0)
+    monkeypatch.setattr(coordinator.time, "sleep", lambda seconds: None)
+    calls, plain, draws = [0], optuna.Study.get_trials, random.Random(seed)
+
+    def answer(self: optuna.Study, *args: Any, **options: Any) -> Any:
+        calls[0] += 1
+        if calls[0] > 10 and draws.random() < 0.1:
+            raise OSError("down")
+        return plain(self, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Study, "get_trials", answer)
+        work(study, cluster)
+    assert calls[0] > 50
+    check(study, cluster)
+
+
+def test_a_locked_database_under_way_is_waited_for(make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    study, cluster = make(trials=6, seeds_final=0, storage=f"sqlite:///{tmp_path / 'optuna.db'}")
+    monkeypatch.setattr(optimise, "WAIT_S", 0.1)
+    other = sqlite3.connect(tmp_path / "optuna.db", isolation_level=None, timeout=10)
+    waits = []
+
+    def sleep(seconds: float) -> None:
+        if not waits and not other.in_transaction:
+            other.execute("BEGIN EXCLUSIVE")
+        if other.in_transaction and seconds:
+            waits.append(seconds)
+            if len(waits) == 3:
+                other.execute("COMMIT")
+
+    monkeypatch.setattr(coordinator.time, "sleep", sleep)
+    said: list[str] = []
+    work(study, cluster, said=said)
+    other.close()
+    assert len(waits) == 3
+    assert sum("database is locked; what its trials found is in" in text for text in said) == 1
+    check(study, cluster)
+
+
+def test_two_trials_with_the_same_settings_share_a_run(make: Make) -> None:
+    study, cluster = make(
+        trials=8, seeds_final=0, pruner="none", sampler="random", parameters=("method.variance=5|25",)
+    )
+    work(study, cluster)
+    check(study, cluster)
+    assert len(cluster.starts) == 2
 
 
 def test_pruning_ends_the_run_and_not_at_the_last_epoch(make: Make) -> None:
