@@ -91,7 +91,7 @@ def draw(study: Study, trials: Sequence[Trial], curves: Mapping[int, Curve]) -> 
         *(
             optunas(
                 f"Importance by {key}",
-                partial(view.plot_param_importances, memory, evaluator=evaluator, target_name=name),
+                partial(_importances, memory, evaluator),
                 (6.6, 1.6 + 0.45 * len(order)), together, NOTES[key],
             )
             for key, evaluator in evaluators().items()
@@ -213,6 +213,12 @@ def _darken(drawn: Any) -> None:
 
     if isinstance(drawn, LineCollection | PathCollection) and drawn.get_array() is not None:
         drawn.set_cmap(ListedColormap([drawn.cmap(0.25 + 0.75 * i / 255) for i in range(256)]))
+
+
+def _importances(memory: optuna.Study, evaluator: optuna.importance.BaseImportanceEvaluator) -> None:
+    legend = optuna.visualization.matplotlib.plot_param_importances(memory, evaluator=evaluator).get_legend()
+    if legend:  # of one entry, over the bars
+        legend.remove()
 
 
 def _spread(ax: "Axes") -> None:
