@@ -198,11 +198,12 @@ class Coordinator:
         if not self.study.seeds_final:
             return True
         final = studies.read_final(self.runs, self.study.name)
-        if final is None:
-            entries = selection.finalists(self.study, list(self.trials.values()))
-            final = Final(finalists=entries, seeds=tuple(range(self.study.seeds_final)))
+        entries = selection.finalists(self.study, list(self.trials.values()))
+        seeds = tuple(range(self.study.seeds_final))
+        if final is None or (final.finalists, final.seeds) != (entries, seeds):  # more may be asked for later
+            final = Final(finalists=entries, seeds=seeds)
             studies.write_final(self.runs, self.study.name, final)
-            self.say(f"finals: {', '.join(one.label for one in entries)}, {len(final.seeds)} fresh seeds each")
+            self.say(f"finals: {', '.join(one.label for one in entries)}, {len(seeds)} fresh seeds each")
         if final.winner is None:
             items = [self.final_item(one, seed) for one in final.finalists for seed in final.seeds]
             if not self.all_done(items):

@@ -294,13 +294,22 @@ def test_settings_that_the_recipe_cannot_take_are_a_failed_trial(make: Make) -> 
     assert "warm-up of 5 epochs is longer than the run of 3" in trials[0].why
 
 
-def test_more_trials_can_be_asked_for_later(make: Make) -> None:
-    study, cluster = make(trials=5, seeds_final=0)
+def test_more_trials_and_seeds_can_be_asked_for_later(make: Make) -> None:
+    study, cluster = make(trials=3)
     work(study, cluster)
     check(study, cluster)
-    more = request.study(RECIPE, {"trials": 9}, cluster.runs)
+    before = studies.read_final(cluster.runs, study.name)
+    work(study, cluster)
+    assert studies.read_final(cluster.runs, study.name) == before
+    more = request.study(RECIPE, {"trials": 12, "seeds_final": 4}, cluster.runs)
     work(more, cluster)
     check(more, cluster)
+    after = studies.read_final(cluster.runs, study.name)
+    assert before
+    assert after
+    assert after.seeds == (0, 1, 2, 3)
+    assert [one.trial for one in after.finalists] != [one.trial for one in before.finalists]
+    assert after.winner is not None
 
 
 @pytest.mark.parametrize("error", [Unavailable("slurmctld does not answer"), Refused("sbatch refused: no more")])

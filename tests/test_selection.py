@@ -3,6 +3,7 @@
 import json
 from math import sqrt
 from pathlib import Path
+from statistics import fmean, stdev
 
 import numpy as np
 import pytest
@@ -18,11 +19,13 @@ from harness.studies.selection import (
     compare_runs,
     final_values,
     finalists,
+    further_seeds,
     interval,
     ranked,
     winner,
 )
 from harness.studies.study import Finalist, Trial
+from harness.verdict import SEEDS_LIMIT
 
 DEFAULT, A, B = (
     Finalist(trial=trial, params={}, overrides=(), digest=digest)
@@ -182,3 +185,17 @@ def test_runs_that_hit_the_same_image_count_keep_a_spread(tmp_path: Path) -> Non
     file.write_text("{")
     with pytest.raises(RunConflict, match=r"^.*record.json is damaged \(.*\); remove it and start the study again$"):
         compare_runs(study, tmp_path, final)
+
+
+def test_the_seeds_that_would_decide_do() -> None:
+    """So many more at the same mean and spread leave 0 out; one less does not."""
+    some = [1.0, -0.5, 0.8, -0.2, 0.4]
+    more = further_seeds(some, 2)
+    assert more > 1
+    n, off, spread = len(some), fmean(some), stdev(some)
+
+    def low(count: int) -> float:
+        return off - float(stats.t.ppf(1 - 0.05 / 4, count - 1)) * spread / count**0.5
+
+    assert low(n + more) > 0 >= low(n + more - 1)
+    assert further_seeds([0.5, -0.5, 1e-9, -1e-9], 1) == SEEDS_LIMIT

@@ -150,6 +150,9 @@ def test_nothing_was_better(tmp_path: Path) -> None:
     assert len(row(text.split("Test images")[1], "default")) == 4
     assert [path.name for path in report.write(study, tmp_path)] == ["report.html"]
     assert "winner.py" not in [path.name for path in study.folder(tmp_path).iterdir()]
+    assert re.search(
+        r"Trial \d+: about \d+ more seeds would decide, if mean and spread stay: --seeds-final \d+\.", text
+    )
 
 
 def test_a_winner_whose_test_is_to_come(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from harness.studies import study as studies
 from harness.studies.optimise import in_memory
 from harness.studies.selection import Comparison
 from harness.studies.study import Final, Finalist, Study, Trial
+from harness.verdict import SEEDS_LIMIT
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -198,6 +199,12 @@ def _chosen(found: Found, final: Final, compared: Sequence[Comparison]) -> Itera
     yield f"Differences to the default, paired by seed; {selection.LEVEL:.0%} for all intervals together."
     if any(one.word == "unstable" for one in compared):
         yield "Unstable: a seed diverged or failed where the default's did not."
+    for one in compared:
+        if one.more and one.more < SEEDS_LIMIT:
+            yield (
+                f"{one.finalist.label.capitalize()}: about {one.more} more seeds would decide, if mean and spread stay: "
+                f"--seeds-final {len(final.seeds) + one.more}."
+            )
     if not found.winner:
         yield "Nothing was better than the recipe's own settings; they stay."
         return

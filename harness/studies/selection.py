@@ -16,7 +16,7 @@ from statistics import fmean, stdev
 from harness.errors import RunConflict
 from harness.studies.space import value_at
 from harness.studies.study import Final, Finalist, Study, Trial, score
-from harness.verdict import quantum, t_quantile
+from harness.verdict import SEEDS_LIMIT, quantum, t_quantile
 
 LEVEL = 0.95
 
@@ -27,6 +27,7 @@ class Comparison:
 
     difference, low, high: of the mean, in the unit of the objective, and its interval; None without two pairs.
     word: default, better, worse, undecided, or unstable: a seed diverged or failed where the default did not.
+    more: further seeds that would decide, if mean and spread stay as they are; at most verdict.SEEDS_LIMIT.
     """
 
     finalist: Finalist
@@ -35,6 +36,7 @@ class Comparison:
     low: float | None = None
     high: float | None = None
     word: str = "default"
+    more: int | None = None
 
     @property
     def measured(self) -> list[float]:
@@ -111,18 +113,35 @@ def compare(
         elif len(pairs) < 2:
             found.append(Comparison(one, mine, word="undecided"))
         else:
-            off, low, high = interval([a - b for a, b in pairs], len(others), least_std)
+            differences = [a - b for a, b in pairs]
+            off, low, high = interval(differences, len(others), least_std)
             word = "better" if low > 0 else "worse" if high < 0 else "undecided"
-            found.append(Comparison(one, mine, off, low, high, word))
+            more = further_seeds(differences, len(others), least_std) if word == "undecided" else None
+            found.append(Comparison(one, mine, off, low, high, word, more))
     return found
 
 
 def interval(differences: Sequence[float], comparisons: int, least_std: float = 0.0) -> tuple[float, float, float]:
     """Mean of paired differences and its interval, at LEVEL for all of so many comparisons together."""
-    n, off = len(differences), fmean(differences)
-    spread = max(stdev(differences), sqrt(2) * least_std)
-    half = t_quantile(n - 1, (1 - LEVEL) / 2 / comparisons) * spread / sqrt(n)
+    off = fmean(differences)
+    half = _half(len(differences), _spread(differences, least_std), comparisons)
     return off, off - half, off + half
+
+
+def further_seeds(differences: Sequence[float], comparisons: int, least_std: float = 0.0) -> int:
+    """Seeds beyond these until the interval leaves 0 out, at this mean and spread."""
+    n, off, spread, more = len(differences), abs(fmean(differences)), _spread(differences, least_std), 1
+    while more < SEEDS_LIMIT and _half(n + more, spread, comparisons) >= off:
+        more += 1
+    return more
+
+
+def _spread(differences: Sequence[float], least_std: float) -> float:
+    return max(stdev(differences), sqrt(2) * least_std)
+
+
+def _half(n: int, spread: float, comparisons: int) -> float:
+    return t_quantile(n - 1, (1 - LEVEL) / 2 / comparisons) * spread / sqrt(n)
 
 
 def winner(found: Sequence[Comparison]) -> int:
