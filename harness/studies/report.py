@@ -201,10 +201,8 @@ def _chosen(found: Found, final: Final, compared: Sequence[Comparison]) -> Itera
         yield "Unstable: a seed diverged or failed where the default's did not."
     for one in compared:
         if one.more and one.more < SEEDS_LIMIT:
-            yield (
-                f"{one.finalist.label.capitalize()}: about {one.more} more seeds would decide, if mean and spread stay: "
-                f"--seeds-final {len(final.seeds) + one.more}."
-            )
+            name, seeds = one.finalist.label.capitalize(), len(final.seeds) + one.more
+            yield f"{name}: about {one.more} more seeds would decide, if mean and spread stay: --seeds-final {seeds}."
     if not found.winner:
         yield "Nothing was better than the recipe's own settings; they stay."
         return
