@@ -78,7 +78,8 @@ class Profile(Shape):
         if stage == "coordinate":
             found = replace(found, gres=None, gpus_per_node=0, cpus_per_task=1)
         for entry in self.shape:
-            if fnmatch.fnmatch(recipe, entry.get("recipes", "*")) and entry.get("stage", stage) == stage:
+            unnamed = "train" if stage == "coordinate" else stage  # which needs no GPU, whatever its recipe does
+            if fnmatch.fnmatch(recipe, entry.get("recipes", "*")) and entry.get("stage", unnamed) == stage:
                 found = replace(found, **{key: v for key, v in entry.items() if key not in ("recipes", "stage")})
                 break
         return found if stage == "train" else replace(found, nodes=1, tasks_per_node=1)

@@ -38,7 +38,7 @@ def plan(folder: Path, text: str = ONE) -> str:
 def finish(item: Item, runs: Path, *protocols: str) -> None:
     path = item.path(runs)
     path.mkdir(parents=True, exist_ok=True)
-    evals = [{"protocol": registry.protocol_id(name)} for name in protocols]
+    evals = [{"protocol": registry.protocol_id(name), "split": "test"} for name in protocols]
     (path / "record.json").write_text(json.dumps({"evals": evals}))
 
 

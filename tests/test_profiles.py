@@ -54,7 +54,7 @@ def test_the_first_shape_that_fits_is_over_the_profile_s_own(write) -> None:  # 
         ("nodes = 0", "nodes is 0, expected 1 or more"),
         ("nodes = ", "is not TOML"),
         ("[[shape]]\nnode = 2", "no setting 'node'; did you mean 'nodes'?"),
-        ("[[shape]]\nstage = 'eval'", "stage is 'eval', expected 'train' or 'evaluate'"),
+        ("[[shape]]\nstage = 'eval'", "stage is 'eval', expected 'train', 'evaluate' or"),
         ("launchr = 'slurm'", "no setting 'launchr'; did you mean 'launcher'?"),
         (
             "time_min = 1\nsignal_delay_s = 60",
@@ -81,3 +81,11 @@ def test_an_unknown_cluster_names_the_nearest() -> None:
 )  # fmt: skip
 def test_gpus_by_either_word(asked: dict[str, Any], gpus: int) -> None:
     assert profiles.Shape(**asked).gpus == gpus
+
+
+def test_the_coordinator_of_a_study_asks_for_no_gpu() -> None:
+    profile = profiles.load("example")
+    shape = profile.shape_of("vicreg_imagenet_r50_e100", "coordinate")
+    assert (shape.nodes, shape.tasks_per_node, shape.gpus, shape.cpus_per_task) == (1, 1, 0, 1)
+    assert (shape.partition, shape.mem_gb) == ("cpu", 4)
+    assert profile.shape_of("vicreg_imagenet_r50_e100").gpus == 4

@@ -34,9 +34,10 @@ def ended(number: int, status: str, reason: str = "") -> dict[str, Any]:
     return {"event": "end", "attempt": number, "step": 0, "status": status, "reason": reason}
 
 
-def record(path: Path, *protocols: str) -> None:
+def record(path: Path, *protocols: str, splits: tuple[str, ...] = ("held_out", "test")) -> None:
     path.mkdir(parents=True, exist_ok=True)
-    (path / "record.json").write_text(json.dumps({"evals": [{"protocol": name} for name in protocols]}))
+    rows = [{"protocol": name, "split": split} for name in protocols for split in splits]
+    (path / "record.json").write_text(json.dumps({"evals": rows}))
 
 
 def test_what_a_scheduler_says(tmp_path: Path) -> None:
@@ -106,6 +107,8 @@ def test_evaluations_are_over_when_the_record_has_their_protocols(tmp_path: Path
     assert states.of(FURTHER, tmp_path, None) == states.State("refused", "too few classes")
     attempts.ask(path)
     assert states.of(FURTHER, tmp_path, None).word == "missing"
+    record(path, "knn_k20_t0.07", "linear", splits=("held_out",))
+    assert states.of(FURTHER, tmp_path, None).word == "missing"  # a final of a study, whose test is to come
     record(path, "knn_k20_t0.07", "linear")
     assert states.of(FURTHER, tmp_path, None).word == "complete"
 
