@@ -22,7 +22,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[Submission]:
     """Submissions whose workers died before they did anything."""
     found: list[Submission] = []
 
-    def launch(made: Submission, profile: Profile) -> list[str]:
+    def launch(made: Submission, profile: Profile, place: tuple[int, int]) -> list[str]:
         found.append(made)
         return ["7"]
 
