@@ -1,29 +1,38 @@
 """How busy a sweep keeps its slots, and what pruning saves, on a real SLURM of its own; ratios of one run.
 
     python tests/benchmarks/sweep.py slots      # busy slot-seconds over available, against one batch after the other
-    python tests/benchmarks/sweep.py pruning    # the same study with and without pruning: best value, and its cost
+    python tests/benchmarks/sweep.py pruning    # what pruners would have saved of a study without, and what they lose
 
 Slots: trials of VICReg on digits whose number of epochs differs up to eightfold, the same settings in the same order in
 both ways. A slot is busy while SLURM calls its job running, seen every quarter of a second. Available are the slots
 from the first job's start to the last one's end, so the last trials, which nothing follows, count, too.
+
+Pruning: random settings all trained to the end, whose curves each pruner then sees in many random orders. The same
+settings for all, so that a better best value is no luck of the sampler.
 """
 
 import argparse
 import os
+import random
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
+
+import optuna
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from harness.signals import Stop  # noqa: E402
-from harness.studies import request, selection  # noqa: E402
+from harness.studies import optimise, request  # noqa: E402
 from harness.studies import study as studies  # noqa: E402
 from slurm import profiles  # noqa: E402
 from slurm.coordinator import Coordinator  # noqa: E402
@@ -33,6 +42,7 @@ RECIPE = "vicreg_digits_r10w16_e50"
 PROFILE = (
     'launcher = "slurm"\none_machine = true\npartition = "normal"\nmem_gb = 1\ncheckpoint_every_s = 20\ntime_min = 60\n'
 )
+REPLAYS = 200
 EPOCHS = "budget.epochs=10|20|40|80"
 
 
@@ -90,19 +100,37 @@ def measure_slots(root: Path, trials: int, slots: int) -> None:
     say(table(["way", "busy", "seconds", "seconds of a trial"], rows))
 
 
-def measure_pruning(root: Path, trials: int, slots: int, seeds: list[int]) -> None:
+def measure_pruning(root: Path, trials: int, slots: int) -> None:
+    study = sweep(Coordinator, root / "runs", slots, {"trials": trials, "sampler": "random", "pruner": "none"})
+    found = studies.read_trials(root / "runs", study.name)
+    complete = [trial for trial in found if trial.outcome == "complete"]
+    curves = [studies.curve(study, root / "runs", trial) for trial in complete]
+    every, best = sum(max(curve) for curve in curves), max(trial.value or 0.0 for trial in complete)
+    say(f"{len(curves)} complete trials of {len(found)}; best {best:.2f}; replayed in {REPLAYS} random orders")
     rows = []
-    for seed in seeds:
-        for pruner in ("none", "median", "hyperband"):
-            runs = root / f"{pruner}{seed}"
-            study = sweep(Coordinator, runs, slots, {"trials": trials, "pruner": pruner, "seed": seed})
-            found = studies.read_trials(runs, study.name)
-            epochs = sum(t.step for t in found) / max(t.steps for t in found) * study.base().budget.epochs
-            pruned = sum(t.outcome == "pruned" for t in found)
-            best = selection.ranked(found)[0]
-            seconds = sum(t.seconds for t in found)
-            rows.append([str(seed), pruner, f"{best.value:.2f}", f"{seconds:.0f}", f"{epochs:.0f}", str(pruned)])
-    say(table(["seed", "pruner", "best", "seconds of runs", "epochs trained", "trials pruned"], rows))
+    for name in ("none", "median", "hyperband"):
+        costs, losses = zip(
+            *(replay(replace(study, pruner=name), curves, order) for order in range(REPLAYS)), strict=True
+        )
+        kept = sum(loss == 0 for loss in losses) / REPLAYS
+        rows.append([name, f"{fmean(costs) / every:.2f}", f"{kept:.2f}", f"{fmean(losses):.2f}"])
+    say(table(["pruner", "epochs trained, share", "best trial kept, share", "points lost on average"], rows))
+
+
+def replay(study: studies.Study, curves: Sequence[Mapping[int, float]], order: int) -> tuple[int, float]:
+    """Epochs trained, and how far the best value stays below that of all trials, had the pruner seen these curves."""
+    made = optuna.create_study(study_name=f"replay {order}", direction="maximize", pruner=optimise.pruner(study))
+    epochs = 0
+    for i in random.Random(order).sample(range(len(curves)), len(curves)):
+        trial, curve, state = made.ask(), curves[i], optuna.trial.TrialState.COMPLETE
+        for epoch in sorted(curve):
+            trial.report(curve[epoch], epoch)
+            if trial.should_prune() and epoch < max(curve):
+                state = optuna.trial.TrialState.PRUNED
+                break
+        epochs += epoch
+        made.tell(trial, curve[max(curve)] if state == optuna.trial.TrialState.COMPLETE else None, state=state)
+    return epochs, max(curve[max(curve)] for curve in curves) - made.best_value
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -118,7 +146,6 @@ def main() -> None:
     parser.add_argument("what", choices=("slots", "pruning"))
     parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--slots", type=int, default=2)
-    parser.add_argument("--seeds", type=int, nargs="*", default=[1000])
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hdc-", dir="/tmp") as folder:
         Path(folder).chmod(0o755)  # munged insists
@@ -131,7 +158,7 @@ def main() -> None:
             if asked.what == "slots":
                 measure_slots(Path(folder), asked.trials, asked.slots)
             else:
-                measure_pruning(Path(folder), asked.trials, asked.slots, asked.seeds)
+                measure_pruning(Path(folder), asked.trials, asked.slots)
         finally:
             cluster.down()
 
