@@ -48,6 +48,11 @@ def call(*words: str, timeout_s: float = 60) -> str:
         raise Unavailable(f"{words[0]} did not answer within {timeout_s:.0f} s; is slurmctld up?") from None
     if done.returncode:
         text = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        if "configuration source" in text:
+            raise Unavailable(
+                f"{words[0]} finds no configuration of SLURM; go to a node of the cluster, or set SLURM_CONF "
+                "(`harness devcluster up` says it for a SLURM of your own)"
+            )
         raise (Unavailable if _is_down(text) else Refused)(f"{words[0]} failed: {text}")
     return done.stdout
 

@@ -97,6 +97,13 @@ def test_a_controller_that_is_down(program: Programs) -> None:
     assert str(refusal).endswith("try again when it does")
 
 
+def test_programs_without_a_cluster(program: Programs) -> None:
+    said = "scontrol: error: fetch_config: failed\nscontrol: fatal: Could not establish a configuration source"
+    program("scontrol", "", 1, said)
+    with pytest.raises(Unavailable, match="^scontrol finds no configuration of SLURM; .* set SLURM_CONF"):
+        scheduler.max_array_size()
+
+
 def test_what_sbatch_refuses(program: Programs) -> None:
     program("sinfo", "normal\nhigh\nnormal")
     said = "sbatch: error: invalid partition specified: gpus\nsbatch: error: Batch job submission failed: Invalid"
