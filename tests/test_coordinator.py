@@ -6,7 +6,7 @@ import random
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -402,3 +402,25 @@ def test_pruning_ends_the_run_and_not_at_the_last_epoch(make: Make) -> None:
     assert all(trial.step < EPOCHS and trial.stop == trial.why for trial in pruned)
     stopped = {item.digest for item in cluster.stopped}
     assert stopped == {trial.digest for trial in pruned}
+
+
+def test_two_studies_share_a_run(make: Make) -> None:
+    """The default's run is one of both. When one study ends it, the other has it go on."""
+    study, cluster = make(trials=3, pruner="none", seeds_final=0)
+    other = request.study(RECIPE, {"name": "other", "trials": 3, "parameters": ("variance",), "pruner": "none",
+        "overrides": study.overrides, "every": EVERY, "seeds_final": 0}, cluster.runs)  # fmt: skip
+    one = Coordinator(study, cluster.runs, "made-up", 1, None, lambda text: None)
+    two = Coordinator(other, cluster.runs, "made-up", 1, None, lambda text: None)
+    one.look()
+    two.look()
+    shared = one.item(one.trials[0])
+    assert shared == two.item(two.trials[0])
+    one.keep(replace(one.trials[0], stop="pruned by median at epoch 1"))
+    one.slots.stop({shared: "pruned by median at epoch 1"})
+    two.look()  # sees that it was cancelled
+    cluster.stopped.clear()
+    one.slots.live.pop(shared)
+    one.tell(one.trials[0], State("cancelled", "pruned by median at epoch 1"))
+    two.work(Stop())
+    assert [trial.outcome for trial in studies.read_trials(cluster.runs, "other")] == ["complete"] * 3
+    assert one.trials[0].outcome == "pruned"

@@ -100,7 +100,7 @@ def test_a_controller_that_is_down(program: Programs) -> None:
 def test_programs_without_a_cluster(program: Programs) -> None:
     said = "scontrol: error: fetch_config: failed\nscontrol: fatal: Could not establish a configuration source"
     program("scontrol", "", 1, said)
-    with pytest.raises(Unavailable, match="^scontrol finds no configuration of SLURM; .* set SLURM_CONF"):
+    with pytest.raises(Unavailable, match=r"^scontrol finds no configuration of SLURM; .* set SLURM_CONF"):
         scheduler.max_array_size()
 
 
