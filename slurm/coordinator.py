@@ -6,6 +6,7 @@ told. So a coordinator that is killed at any moment and started again, on this o
 files are: nothing is lost, nothing is run twice, and jobs that went on meanwhile are adopted.
 """
 
+import contextlib
 import json
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness import attempts, lease
-from harness.errors import Interrupted, Refused, RunFailed, Unavailable
+from harness.errors import Held, Interrupted, Refused, RunFailed, Unavailable
 from harness.runs import read_lines, writable, write_atomically
 from harness.signals import Stop
 from harness.studies import selection
@@ -147,13 +148,16 @@ class Coordinator:
             self.slots.want([self.item(trial)])  # another study had the same run, and has no more use for it
             return
         path = self.item(trial).path(self.runs)
+        record = path / "record.json"
+        if trial.stop and not record.exists():
+            with contextlib.suppress(Held):  # another study goes on with the same run
+                attempts.bury(path, "cancelled", trial.stop)  # if it was killed before it could say so itself
         lines = attempts.read(path)
         curve = read_lines(path / "metrics.jsonl")
         steps = [one["steps"] for one in lines if one["event"] == "start"]
         trial = replace(
             trial, seconds=attempts.seconds(lines), step=curve[-1]["step"] if curve else 0, steps=max(steps, default=0)
         )
-        record = path / "record.json"
         if record.exists():
             found = json.loads(record.read_text())
             value, why = studies.score(self.study, found), found["reason"]

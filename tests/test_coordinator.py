@@ -14,6 +14,7 @@ import optuna
 import pytest
 from study_files import assert_storage_follows_files
 
+from harness import attempts
 from harness.errors import Refused, RunFailed, Unavailable
 from harness.runs import append_line, now
 from harness.signals import Stop
@@ -400,8 +401,10 @@ def test_pruning_ends_the_run_and_not_at_the_last_epoch(make: Make) -> None:
     pruned = [trial for trial in trials if trial.outcome == "pruned"]
     assert pruned
     assert all(trial.step < EPOCHS and trial.stop == trial.why for trial in pruned)
-    stopped = {item.digest for item in cluster.stopped}
-    assert stopped == {trial.digest for trial in pruned}
+    assert {item.digest for item in cluster.stopped} == {trial.digest for trial in pruned}
+    for item in cluster.stopped:  # the made-up jobs die without a word
+        (end,) = [line for line in attempts.read(item.path(cluster.runs)) if line["event"] == "end"]
+        assert (end["status"], end["reason"], end["found"]) == ("cancelled", cluster.stopped[item], True)
 
 
 def test_two_studies_share_a_run(make: Make) -> None:
