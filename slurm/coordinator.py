@@ -57,7 +57,6 @@ class Coordinator:
         self, study: Study, runs: Path, cluster: str, parallel: int, data_root: Path | None, say: Callable[[str], None]
     ) -> None:
         self.study, self.runs, self.parallel, self.say = study, runs, parallel, say
-        self.folder = study.folder(runs)
         self.trials = {trial.number: trial for trial in studies.read_trials(runs, study.name)}
         self.optimiser = Optimiser(study, runs)  # before the study is written: a bad URL leaves nothing behind
         studies.write(study, runs)

@@ -90,8 +90,10 @@ class Slots:
 
     def _take(self, item: Item, one: Submission | None) -> None:
         self.live[item] = one
-        free = set(range(self.size)) - set(self.places.values())
-        self.places[item] = min(free, default=0)
+        self.places[item] = self._free_place()
+
+    def _free_place(self) -> int:
+        return min(set(range(self.size)) - set(self.places.values()), default=0)
 
     def _leave(self, item: Item) -> None:
         self.live.pop(item)
@@ -126,11 +128,10 @@ class Slots:
 
     def _launch(self, items: Sequence[Item], asked: bool) -> None:
         """As one array; if the cluster does not take so many, as two smaller ones, and so on."""
-        place = min(set(range(self.size)) - set(self.places.values()), default=0)
         try:
             report = submit(
                 items, self.runs, self.cluster, data_root=self.data_root, asked=asked, code=self.code, known={},
-                place=(place, self.size),
+                place=(self._free_place(), self.size),
             )  # fmt: skip
         except Refused as error:
             if len(items) > 1:

@@ -236,9 +236,7 @@ def _cost(found: Found) -> Sheet:
             rows.append((f"trials, {word}", f"{len(spent)}", _time(sum(spent))))
     if found.final:
         paths = [
-            found.runs / found.study.recipe / one.digest / f"seed-{seed}"
-            for one in found.final.finalists
-            for seed in found.final.seeds
+            found.study.run(found.runs, one.digest, seed) for one in found.final.finalists for seed in found.final.seeds
         ]
         spent = [attempts.seconds(attempts.read(path)) for path in paths]
         total += sum(spent)

@@ -78,7 +78,7 @@ def final_values(study: Study, runs: Path, final: Final, split: str) -> tuple[di
     for one in final.finalists:
         values[one.digest] = []
         for seed in final.seeds:
-            file = runs / study.recipe / one.digest / f"seed-{seed}" / "record.json"
+            file = study.run(runs, one.digest, seed) / "record.json"
             try:
                 record = json.loads(file.read_text()) if file.exists() else {"evals": []}
                 values[one.digest].append(score(study, record, split))

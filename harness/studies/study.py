@@ -60,6 +60,10 @@ class Study:
     def folder(self, runs: Path) -> Path:
         return folder(runs, self.name)
 
+    def run(self, runs: Path, digest: str, seed: int) -> Path:
+        """The run directory of one of its trials or finals."""
+        return runs / self.recipe / digest / f"seed-{seed}"
+
     def base(self) -> Recipe:
         """The recipe as it is without a trial's settings: the published default."""
         return registry.recipe(self.recipe, self.overrides)
@@ -146,7 +150,7 @@ class Final:
 
 def curve(study: Study, runs: Path, trial: Trial) -> dict[int, float]:
     """Epoch -> the objective on held-out images, as far as the trial's run has come; what is not finite is left out."""
-    lines = read_lines(runs / study.recipe / trial.digest / f"seed-{trial.seed}" / "metrics.jsonl")
+    lines = read_lines(study.run(runs, trial.digest, trial.seed) / "metrics.jsonl")
     found = {line["epoch"]: line["held_out"].get(study.objective, nan) for line in lines if "held_out" in line}
     return {epoch: value for epoch, value in found.items() if isfinite(value)}
 
