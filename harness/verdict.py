@@ -43,11 +43,17 @@ REDUCED = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """word: reproduced, differs, undecided, untried, barred or regressed, at any scale; `text` is what people read.
+    """word: reproduced, differs, undecided, untried, barred, regressed, held or stale, at any scale; `text` is what
+    people read.
 
     printed and ours: what stands in the paper and what we measured. n: runs judged, of each recipe. more: further
     seeds (of each recipe) that would decide, if mean and spread stay. sampling_error: of our mean, points.
     known: the claim foretold this `differs`; `why` ends with its reason.
+    claim: None for a verdict on an earlier record of ours. recipes, runs: what was judged, runs by their keys.
+
+    For drawing: effect is our mean minus what was printed (value), minus the other recipe's (ordering, equivalence) or
+    minus the earlier record's; (low, high) its 90 % interval, points the same of every seed, where seeds are compared
+    one by one; band: effects that agree with the claim, (-tolerance, tolerance) or (margin, inf). In `unit`.
     """
 
     id: str
@@ -61,6 +67,15 @@ class Verdict:
     more: int | None = None
     sampling_error: float | None = None
     known: bool = False
+    claim: Claim | None = None
+    recipes: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
+    effect: float | None = None
+    low: float | None = None
+    high: float | None = None
+    band: tuple[float, float] | None = None
+    points: tuple[float, ...] = ()
+    unit: str = ""
 
     @property
     def text(self) -> str:

@@ -17,6 +17,12 @@ FOLDER = Path(__file__).resolve().parent.parent / "results" / "claims"
 PAPER = {"title": "T", "authors": "A", "venue": "V", "arxiv": "2105.04906"}
 
 
+ABOUT = {
+    "method": "vicreg", "backbone": "ResNet-50", "epochs": "100", "batch": "unstated", "details": "frozen features",
+    "origin": "own",
+}  # fmt: skip
+
+
 def source(quote: str) -> dict[str, Any]:
     return {
         "kind": "paper", "where": "arXiv", "at": "v3", "table": "Table 1", "row": "VICReg", "column": "top-1",
@@ -25,8 +31,8 @@ def source(quote: str) -> dict[str, Any]:
 
 
 def value(**changes: Any) -> dict[str, Any]:
-    return {
-        "id": "p/t1/top1", "kind": "value", "recipe": "", "dataset": "imagenet-1k", "split": "test",
+    return ABOUT | {
+        "id": "p/t1/top1", "kind": "value", "recipe": "", "dataset": "imagenet_1k", "split": "test",
         "protocol": "linear", "metric": "top1", "unit": "percent", "value": "73.20",
         "spread": {"kind": "unstated"}, "seeds": {"kind": "unstated"}, "selection": "unstated",
         "scale": "paper", "tolerance": {"value": "0.5", "why": "because"},
@@ -35,7 +41,7 @@ def value(**changes: Any) -> dict[str, Any]:
 
 
 def collapse(**changes: Any) -> dict[str, Any]:
-    return {
+    return ABOUT | {
         "id": "p/t7/collapse", "kind": "collapse", "recipe": "vicreg_digits", "expect": "collapse", "value": "collapse",
         "dataset": "digits", "seeds": {"kind": "unstated"}, "selection": "unstated",
         "scale": "reduced", "reduced": "all", "source": source("| 1 | 0 | 0 | collapse |"),
@@ -43,7 +49,7 @@ def collapse(**changes: Any) -> dict[str, Any]:
 
 
 def ordering(**changes: Any) -> dict[str, Any]:
-    return {
+    return ABOUT | {
         "id": "p/t7/beats", "kind": "ordering", "better": "a", "worse": "b",
         "better_value": "68.6", "worse_value": "57.5", "dataset": "digits", "split": "test",
         "protocol": "knn", "metric": "top1", "unit": "percent",
@@ -53,7 +59,7 @@ def ordering(**changes: Any) -> dict[str, Any]:
 
 
 def load(*items: dict[str, Any], recipes: set[str] | None = None) -> claims.File:
-    return claims.parse({"schema": 1, "paper": PAPER, "claim": list(items)}, "p.toml", recipes)
+    return claims.parse({"schema": 2, "paper": PAPER, "claim": list(items)}, "p.toml", recipes)
 
 
 def refuse(item: dict[str, Any], recipes: set[str] | None = None) -> str:
@@ -91,13 +97,15 @@ def test_unknown_missing_and_wrong_fields() -> None:
         == "p.toml claim 1 (p/t1/top1): unknown field 'tolerence'; did you mean 'tolerance'?"
     )
     assert refuse(without(value(), "spread")) == "p.toml claim 1 (p/t1/top1): field 'spread' is missing"
-    assert refuse(value(kind="number")).endswith("kind = 'number', expected one of value, ordering, collapse")
+    assert refuse(value(kind="number")).endswith(
+        "kind = 'number', expected one of value, ordering, equivalence, collapse, bound"
+    )
     assert refuse(without(value(), "kind")).endswith(
-        "field 'kind' is missing; expected one of value, ordering, collapse"
+        "field 'kind' is missing; expected one of value, ordering, equivalence, collapse, bound"
     )
     assert "source.quote" in refuse(value(source=without(source("73.20"), "quote")))
     assert refuse(value(source=source("73.20") | {"kind": "memory"})).endswith(
-        "source.kind = 'memory', expected one of paper, supplement, repository, erratum, transcription"
+        "source.kind = 'memory', expected one of paper, supplement, repository, erratum, transcription, expectation"
     )
     assert refuse(value(selection="best")).endswith("expected one of last, best-on-val, best-on-test, unstated")
     assert refuse(value(seeds="three")).endswith("seeds is 'three', expected a table { ... }")
@@ -135,17 +143,96 @@ def test_a_recipe_that_does_not_exist_and_a_used_id() -> None:
 
 
 def test_files(tmp_path: Path) -> None:
-    (tmp_path / "a.toml").write_text("schema = 1\nvalue = no\n")
+    (tmp_path / "a.toml").write_text("schema = 2\nvalue = no\n")
     with pytest.raises(BadClaim, match=r"^a\.toml is not TOML: .*line 2"):
         claims.load(tmp_path / "a.toml")
     (tmp_path / "a.toml").write_text(dump([value()]))
     (tmp_path / "b.toml").write_text(dump([value()]))
     with pytest.raises(BadClaim, match=r"^b\.toml: id 'p/t1/top1' is taken by a\.toml"):
         claims.load_all(tmp_path)
-    with pytest.raises(BadClaim, match=r"^b\.toml: schema = 2, expected 1"):
-        claims.parse({"schema": 2, "paper": PAPER, "claim": []}, "b.toml")
+    with pytest.raises(BadClaim, match=r"^b\.toml: schema = 1, expected 2"):
+        claims.parse({"schema": 1, "paper": PAPER, "claim": []}, "b.toml")
     with pytest.raises(BadClaim, match=r"^cannot read .*: No such file"):
         claims.load(tmp_path / "c.toml")
+
+
+BULK = """
+[bulk]
+kind = "value"
+method = "vicreg"
+backbone = "ResNet-50"
+batch = "unstated"
+details = "frozen features"
+origin = "own"
+selection = "last"
+scale = "paper"
+dataset = "imagenet_1k"
+split = "test"
+protocol = "linear"
+metric = "top1"
+unit = "percent"
+tolerance_value = "0.5"
+tolerance_why = "because"
+spread_kind = "std"
+source_kind = "paper"
+source_where = "arXiv"
+source_at = "v3"
+source_table = "Table 1"
+source_column = "top-1"
+source_read_by = "reader 2026-01-01; checker 2026-01-02"
+"""
+HEADER = "id,epochs,value,spread_value,seeds_value,recipe,source_row,source_quote\n"
+ROW = 'p/t1/{0},100,73.20,{1},{2},,VICReg,"| VICReg, ours | 73.20 |"\n'
+
+
+def bulk(folder: Path, table: str, head: str = BULK) -> Path:
+    paper = ", ".join(f'{name} = "{text}"' for name, text in PAPER.items())
+    (folder / "p.toml").write_text(f"schema = 2\npaper = {{ {paper} }}\n{head}")
+    (folder / "p.csv").write_text(table)
+    return folder / "p.toml"
+
+
+def test_a_table_of_claims_takes_its_defaults_from_the_toml_file(tmp_path: Path) -> None:
+    path = bulk(tmp_path, HEADER + ROW.format("a", "0.1", "3") + ROW.format("b", "", ""))
+    first, second = claims.load(path, recipes=set()).claims
+    assert isinstance(first, claims.Value)
+    assert isinstance(second, claims.Value)
+    assert (first.id, first.value, first.spread, first.seeds) == (
+        "p/t1/a", "73.20", claims.Spread(kind="std", value="0.1"), claims.Seeds(kind="count", value=3),
+    )  # fmt: skip
+    assert first.source.read_by == ("reader 2026-01-01", "checker 2026-01-02")
+    assert (second.spread.kind, second.seeds.kind, second.tolerance.value) == ("unstated", "unstated", "0.5")
+    assert second.recipes == ()
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("id,valu\n", "p.csv: unknown field 'valu'; did you mean 'value'?"),
+        ("epochs\n", "p.csv: field 'id' is missing"),
+        (HEADER + "p/t1/a,100\n", "p.csv line 2: 8 cells expected; quote cells with commas"),
+        (HEADER + ROW.format("a", "", "three"), "p.csv line 2: seeds_value = 'three' must be a whole number"),
+        (HEADER + 2 * ROW.format("a", "", ""), "p.csv line 3 (p/t1/a): a claim before it has the same id; an id is "
+         "unique and never reused"),
+        (HEADER + ROW.format("a", "", "").replace("73.20 |", "73.2 |"), "p.csv line 2 (p/t1/a): '73.20' does not stand "
+         "in source.quote '| VICReg, ours | 73.2 |'; copy both from the source"),
+        (HEADER + ROW.format("a", "", "").replace("VICReg,", ",", 1), "p.csv line 2 (p/t1/a): field "
+         "'source.row' is missing"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_table_is_named_by_its_line(tmp_path: Path, table: str, message: str) -> None:
+    with pytest.raises(BadClaim) as caught:
+        claims.load(bulk(tmp_path, table))
+    assert str(caught.value) == message
+
+
+def test_a_table_needs_its_defaults_and_defaults_their_table(tmp_path: Path) -> None:
+    with pytest.raises(BadClaim, match=r"belongs to it; the table has none$"):
+        claims.load(bulk(tmp_path, HEADER, head=""))
+    path = bulk(tmp_path, HEADER)
+    (tmp_path / "p.csv").unlink()
+    with pytest.raises(BadClaim, match=r"belongs to it; there is no such table$"):
+        claims.load(path)
 
 
 def dump(items: list[dict[str, Any]]) -> str:
@@ -158,7 +245,7 @@ def dump(items: list[dict[str, Any]]) -> str:
             return "[" + ", ".join(map(inline, node)) + "]"
         return json.dumps(node, ensure_ascii=False)
 
-    lines = ["schema = 1", f"paper = {inline(PAPER)}"]
+    lines = ["schema = 2", f"paper = {inline(PAPER)}"]
     for item in items:
         lines += ["[[claim]]"] + [f"{key} = {inline(node)}" for key, node in item.items()]
     return "\n".join(lines)
@@ -190,7 +277,7 @@ def test_claims_round_trip(text: str, number: str, tolerance: str, seeds: int, k
     plain = asdict(first)
     if plain["seeds"]["kind"] == "unstated":
         del plain["seeds"]["value"]
-    for name in ("spread", "reduced", "known"):
+    for name in ("spread", "reduced", "known", "doubt", "obstacle"):
         if plain.get(name) == {"kind": "unstated", "value": ""}:
             plain[name] = {"kind": "unstated"}
         elif plain.get(name) == "":

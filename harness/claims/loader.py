@@ -1,186 +1,18 @@
-"""Claims: what somebody printed, as typed data with its source. One TOML file per paper in results/claims/.
+"""Reads claims, strictly: one line per mistake, with its file, its place and how to mend it."""
 
-Three kinds. `value`: our number equals the printed one. `ordering`: recipe `better` beats recipe `worse`. `collapse`:
-with this setting training collapses, or trains. An ordering or a collapse may be checked at a reduced scale, and then
-says what is reduced; a value may not. Where the reduced scale is known not to show the pattern, `known` says so, and
-*differs* is expected. Every field and its meaning: results/README.md. No derived field is stored.
-"""
-
+import csv
 import tomllib
-from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import MISSING, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from harness.claims.kinds import CHOICES, KINDS, Claim, File, Paper, Spread, Value
 from harness.errors import BadClaim
 
-SCHEMA = 1
-SELECTIONS = ("last", "best-on-val", "best-on-test", "unstated")
-SOURCES = ("paper", "supplement", "repository", "erratum", "transcription")
-CHOICES = {
-    "kind": ("value", "ordering", "collapse"),
-    "scale": ("paper", "reduced"),
-    "selection": SELECTIONS,
-    "expect": ("collapse", "train"),
-    "split": ("test", "held_out"),
-    "source.kind": SOURCES,
-    "spread.kind": ("std", "sem", "ci95", "range", "unstated"),
-    "seeds.kind": ("count", "unstated"),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Paper:
-    title: str
-    authors: str
-    venue: str
-    arxiv: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spread:
-    """value: as printed; only where it is stated."""
-
-    kind: str
-    value: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Seeds:
-    kind: str
-    value: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Allowance:
-    """A tolerance or a margin, in the unit of the metric, and why it is that large."""
-
-    value: str
-    why: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """at: commit, version or date of what was read. quote: verbatim, and it contains what is claimed.
-
-    read_by: who compared the claim with the source, one reader at least.
-    """
-
-    kind: str
-    where: str
-    at: str
-    table: str
-    row: str
-    column: str
-    quote: str
-    read_by: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claim(ABC):
-    """What all kinds share. dataset, split, protocol and metric name where in *our* records the answer stands.
-
-    reduced: what our recipe changes. known: why that is known not to show the pattern (what was measured, and when).
-    """
-
-    id: str
-    kind: str
-    dataset: str
-    seeds: Seeds
-    selection: str
-    scale: str
-    reduced: str = ""
-    known: str = ""
-    source: Source
-
-    @property
-    @abstractmethod
-    def recipes(self) -> tuple[str, ...]:
-        """The recipes it is about; "" stands for one that nobody has written."""
-
-    @property
-    @abstractmethod
-    def printed(self) -> tuple[str, ...]:
-        """The texts that must stand in the quote."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Value(Claim):
-    """recipe: our attempt, "" as long as nobody has tried. value: as printed, its digits carry the rounding."""
-
-    recipe: str
-    split: str
-    protocol: str
-    metric: str
-    unit: str
-    value: str
-    spread: Spread
-    tolerance: Allowance
-
-    @property
-    def recipes(self) -> tuple[str, ...]:
-        return (self.recipe,) if self.recipe else ()
-
-    @property
-    def printed(self) -> tuple[str, ...]:
-        return (self.value,)
-
-    @property
-    def half_unit(self) -> float:
-        """Half a unit of the last printed digit: 92.07 -> 0.005."""
-        return 0.5 * 10.0 ** -len(self.value.partition(".")[2])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ordering(Claim):
-    """better beats worse by more than the margin; better_value and worse_value are what the source prints for them."""
-
-    better: str
-    worse: str
-    better_value: str
-    worse_value: str
-    split: str
-    protocol: str
-    metric: str
-    unit: str
-    margin: Allowance
-
-    @property
-    def recipes(self) -> tuple[str, ...]:
-        return (self.better, self.worse)
-
-    @property
-    def printed(self) -> tuple[str, ...]:
-        return (self.better_value, self.worse_value)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Collapse(Claim):
-    """value: the printed cell, "collapse" or the accuracy that was reached."""
-
-    recipe: str
-    expect: str
-    value: str
-
-    @property
-    def recipes(self) -> tuple[str, ...]:
-        return (self.recipe,)
-
-    @property
-    def printed(self) -> tuple[str, ...]:
-        return (self.value,)
-
-
-KINDS: dict[str, type[Claim]] = {"value": Value, "ordering": Ordering, "collapse": Collapse}
-
-
-@dataclass(frozen=True)
-class File:
-    name: str
-    paper: Paper
-    claims: tuple[Claim, ...]
+SCHEMA = 2
+EMPTY = ("recipe", "better", "worse", "one", "other", "reduced", "spread.value")  # may say "none yet"
 
 
 def load_all(folder: Path, recipes: Collection[str] | None = None) -> list[File]:
@@ -196,36 +28,107 @@ def load_all(folder: Path, recipes: Collection[str] | None = None) -> list[File]
 
 
 def load(path: Path, recipes: Collection[str] | None = None) -> File:
-    """One claims file. recipes: the names that exist; None skips that check. Errors: BadClaim."""
+    """A claims file and its table, if one lies beside it. recipes: the names that exist; None skips that check.
+
+    Errors: BadClaim.
+    """
     try:
         data = tomllib.loads(path.read_text())
     except OSError as error:
         raise BadClaim(f"cannot read {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadClaim(f"{path.name} is not TOML: {error}") from error
-    return parse(data, path.name, recipes)
+    table = path.with_suffix(".csv")
+    if table.exists() != ("bulk" in data):
+        raise BadClaim(
+            f"{path.name}: [bulk] states the defaults of the rows of {table.name} and belongs to it; "
+            + ("the table has none" if table.exists() else "there is no such table")
+        )
+    rows = list(_rows(table, data["bulk"])) if table.exists() else []
+    return parse(data, path.name, recipes, rows)
 
 
-def parse(data: dict[str, Any], name: str, recipes: Collection[str] | None = None) -> File:
-    """The content of a claims file as typed claims. Errors: BadClaim."""
-    _known(data, ("schema", "paper", "claim"), ("schema", "paper", "claim"), name)
+def parse(
+    data: dict[str, Any],
+    name: str,
+    recipes: Collection[str] | None = None,
+    rows: Sequence[tuple[str, dict[str, Any]]] = (),
+) -> File:
+    """The content of a claims file, and (place, claim) of the rows of its table, as typed claims. Errors: BadClaim."""
+    _known(data, ("schema", "paper", "claim", "bulk"), ("schema", "paper"), name)
     if data["schema"] != SCHEMA:
         raise BadClaim(f"{name}: schema = {data['schema']!r}, expected {SCHEMA}")
-    if not isinstance(data["claim"], list) or not all(isinstance(item, dict) for item in data["claim"]):
+    own = data.get("claim", [])
+    if not isinstance(own, list) or not all(isinstance(item, dict) for item in own):
         raise BadClaim(f"{name}: claims are written as [[claim]], with double brackets")
-    claims: list[Claim] = []
-    for number, item in enumerate(data["claim"], 1):
-        where = f"{name} claim {number} ({item.get('id', 'without id')})"
+    claims: dict[str, Claim] = {}
+    for place, item in [*((f"{name} claim {number}", item) for number, item in enumerate(own, 1)), *rows]:
+        where = f"{place} ({item.get('id', 'without id')})"
         kind = item.get("kind", MISSING)
         if kind is MISSING:
             raise BadClaim(f"{where}: field 'kind' is missing; expected one of {', '.join(KINDS)}")
         _choice("kind", kind, where)
         claim = _build(KINDS[kind], item, where)
         _check(claim, where, recipes)
-        if claim.id in [other.id for other in claims]:
+        if claim.id in claims:
             raise BadClaim(f"{where}: a claim before it has the same id; an id is unique and never reused")
-        claims.append(claim)
-    return File(name, _build(Paper, data["paper"], f"{name} paper"), tuple(claims))
+        claims[claim.id] = claim
+    return File(name, _build(Paper, data["paper"], f"{name} paper"), tuple(claims.values()))
+
+
+NESTED = ("source", "seeds", "spread", "tolerance", "margin", "bound")
+
+
+def _rows(path: Path, defaults: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, claim) of every row: the defaults of [bulk], overridden by the cells that are not empty.
+
+    A nested field is a column of its own: `source_quote`, `tolerance_value`. `seeds` and `spread` are unstated unless
+    `seeds_value` or `spread_value` is given. Readers in `source_read_by` are separated by "; ".
+    """
+    if not isinstance(defaults, dict):
+        raise BadClaim(f"{path.stem}.toml: [bulk] is {defaults!r}, expected a table")
+    known = {name for kind in KINDS.values() for name in _columns(kind)}
+    _known(defaults, known, (), f"{path.stem}.toml [bulk]")
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file, strict=True)
+            _known(dict.fromkeys(reader.fieldnames or ()), known, ("id",), path.name)
+            for row in reader:
+                place = f"{path.name} line {reader.line_num}"
+                if None in row or None in row.values():
+                    raise BadClaim(f"{place}: {len(reader.fieldnames or ())} cells expected; quote cells with commas")
+                yield place, _unflattened(defaults | {name: cell for name, cell in row.items() if cell}, place)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BadClaim(f"cannot read {path}: {error}") from error
+
+
+def _columns(kind: type[Claim]) -> Iterator[str]:
+    for name, wanted in get_type_hints(kind).items():
+        if name in NESTED:
+            yield from (f"{name}_{field.name}" for field in fields(wanted))
+        else:
+            yield name
+
+
+def _unflattened(flat: dict[str, Any], place: str) -> dict[str, Any]:
+    claim: dict[str, Any] = {"seeds": {"kind": "unstated"}}
+    if flat.get("kind") == "value":
+        claim["spread"] = {"kind": "unstated"}
+    for name, cell in flat.items():
+        outer, _, inner = name.partition("_")
+        if outer in NESTED and inner:
+            claim.setdefault(outer, {})[inner] = cell
+        else:
+            claim[name] = cell
+    if "value" not in claim.get("spread", {"value": ""}):
+        claim["spread"] = {"kind": "unstated"}
+    if "value" in claim["seeds"]:
+        if not str(claim["seeds"]["value"]).isdecimal():
+            raise BadClaim(f"{place}: seeds_value = {claim['seeds']['value']!r} must be a whole number")
+        claim["seeds"] = {"kind": "count", "value": int(claim["seeds"]["value"])}
+    if isinstance(claim.get("source"), dict) and isinstance(claim["source"].get("read_by"), str):
+        claim["source"]["read_by"] = claim["source"]["read_by"].split("; ")
+    return claim
 
 
 def _check(claim: Claim, where: str, recipes: Collection[str] | None) -> None:
@@ -244,6 +147,8 @@ def _check(claim: Claim, where: str, recipes: Collection[str] | None) -> None:
         raise BadClaim(
             f'{where}: a value cannot be checked at a reduced scale; make it an ordering, or use scale = "paper"'
         )
+    if claim.obstacle and claim.recipes:
+        raise BadClaim(f"{where}: `obstacle` says why no recipe can attempt it, and yet it names {claim.recipes[0]!r}")
     for text in claim.printed:
         if text not in claim.source.quote:
             raise BadClaim(
@@ -288,11 +193,11 @@ def _convert(wanted: Any, value: Any, where: str, name: str) -> Any:
         raise BadClaim(f"{where}: {name} = {value!r} must be quoted, so that its printed digits survive")
     if type(value) is not wanted:
         raise BadClaim(f"{where}: {name} = {value!r} must be {'text' if wanted is str else 'a whole number'}")
-    if name.endswith(".value") and name.split(".")[0] in ("tolerance", "margin"):
+    if name.endswith(".value") and name.split(".")[0] in ("tolerance", "margin", "bound"):
         _number(value, where, name)
     if name in CHOICES:
         _choice(name, value, where)
-    if value == "" and name not in ("recipe", "reduced", "spread.value"):
+    if value == "" and name not in EMPTY:
         raise BadClaim(f'{where}: {name} is empty; "unstated" is a value, an empty text is not')
     return value
 
