@@ -405,19 +405,39 @@ def check(
     mlflow: str | None = None,
     allow_dirty: bool = False,
     untried: bool = False,
+    fail_on: str = "differs,regressed",
+    format: Literal["table", "json", "junit"] = "table",
 ) -> int:
-    """Hold runs against what was claimed; exit code 1 if one differs or has regressed.
+    """Hold runs against what was claimed and against our own records; exit code 1 if one differs or has regressed.
 
     Args:
-        claims: only those whose id starts with one of these.
-        runs: where run directories are.
+        claims: only those claims and records (record/<recipe>) whose id starts with one of these.
+        runs: where run directories are; without any the records alone are judged.
         mlflow: tracking URI (else an SQLite file beside the runs).
         allow_dirty: judge runs of a checkout with uncommitted changes too.
         untried: also list claims that nobody has run.
+        fail_on: verdicts that make the exit code 1, separated by commas: differs, regressed, stale, undecided, untried,
+            barred.
+        format: a table, or for other programs JSON or JUnit XML.
     """
     from harness import commands
 
-    return commands.show_verdicts(_root(runs), mlflow, claims, allow_dirty, untried)
+    return commands.show_verdicts(
+        _root(runs), mlflow, claims, allow_dirty=allow_dirty, untried=untried, fail_on=fail_on, format=format
+    )
+
+
+@app.command
+def promote(recipes: Positional[tuple[str, ...]], runs: Path | None = None) -> None:
+    """Copy the finished runs of recipes to results/records: numbers that we stand by, and later runs are held against.
+
+    Args:
+        recipes: names of recipes; all finished seeds of each are taken.
+        runs: where run directories are.
+    """
+    from harness import commands
+
+    commands.promote(recipes, _root(runs))
 
 
 @app.command

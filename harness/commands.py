@@ -10,18 +10,14 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from harness import registry
-from harness.errors import BadCommand, BadRecipe, Held, Interrupted, Refused, RunFailed, Unavailable, UnknownName
+from harness.errors import BadCommand, BadRecipe, Held, Interrupted, Refused, RunFailed, Unavailable
 from harness.runs import Run, RunDirectory, cancel_mark, writable, write_atomically
 from harness.watch import watch
 
 if TYPE_CHECKING:
-    import pandas
-
     from harness.signals import Stop
-    from harness.verdict import Verdict
 
 console = Console(width=None if sys.stdout.isatty() else 120)  # a log is wide enough for the tables
 
@@ -161,50 +157,42 @@ def need_runs(root: Path, uri: str | None = None) -> None:
         raise Unavailable(f"{root} {problem}; `harness run <recipe>` makes one, --runs says where they are")
 
 
-def judge(frame: "pandas.DataFrame", ids: Sequence[str], allow_dirty: bool) -> "list[Verdict]":
-    """Every claim whose id starts with one of `ids` (all, if none) against the runs of a `tracking.table`."""
-    from harness import claims, provenance, train, verdict
+def show_verdicts(
+    root: Path,
+    uri: str | None,
+    ids: Sequence[str],
+    *,
+    allow_dirty: bool,
+    untried: bool,
+    fail_on: str,
+    format: str = "table",
+) -> int:
+    """Print the verdicts. Returns the exit code."""
+    from harness import check, verdict
 
-    known = registry.recipe_names()
-    files = claims.load_all(registry.ROOT / "results" / "claims", known)
-    wanted = [claim for file in files for claim in file.claims if not ids or claim.id.startswith(tuple(ids))]
-    if ids and not wanted:
-        raise UnknownName("claim", ids[0], [claim.id for file in files for claim in file.claims])
-    current = {}
-    for name in {*frame["recipe"]} & {*known} if len(frame) else ():
+    failing = check.words(fail_on)
+    verdicts = check.judged(root, uri, ids, allow_dirty=allow_dirty)
+    if format == "table":
+        check.show(verdicts, console, untried=untried)
+    else:
+        print(check.as_json(verdicts) if format == "json" else check.as_junit(verdicts, failing))  # noqa: T201
+    return verdict.exit_code(verdicts, failing)
+
+
+def promote(names: Sequence[str], root: Path) -> None:
+    """Copy the finished runs of recipes to their records, all of them or a line why not."""
+    from harness import check, provenance, records, train
+
+    for name in names:
         recipe = registry.recipe(name)
-        current[name] = verdict.Current(recipe.digest, provenance.fingerprint(train.methods_of(recipe)))
-    promoted = verdict.load_records(registry.ROOT / "results" / "records")
-    return verdict.check(wanted, frame, current, promoted=promoted, allow_dirty=allow_dirty)
-
-
-def show_verdicts(root: Path, uri: str | None, ids: Sequence[str], allow_dirty: bool, untried: bool) -> int:
-    """Print the verdicts, each in short; the page has the whole reason. Returns the exit code."""
-    from harness import tracking, verdict
-
-    need_runs(root, uri)
-    tracking.sync(root, uri)
-    verdicts = judge(tracking.table(uri or tracking.default_uri(root)), ids, allow_dirty)
-    shown = [v for v in verdicts if untried or v.word != "untried"]
-    table = Table(box=box.SIMPLE_HEAD, title="claims against runs", title_justify="left")
-    for header in ("claim", "verdict", "printed", "ours"):
-        table.add_column(header, no_wrap=header in ("claim", "verdict"))
-    colours = {"reproduced": "green", "differs": "red", "regressed": "red", "undecided": "yellow"}
-    for v in shown:
-        text = v.text + ("; known" if v.known else "") + (f" ({v.more} more seeds would decide)" if v.more else "")
-        colour = colours.get(v.word, "") if not v.known else "dim"
-        table.add_row(v.id, Text(text, colour), v.printed, v.ours or v.why)
-    console.print(table, highlight=False)
-    if any("dirty tree" in v.why for v in shown if v.word == "barred"):
-        console.print("commit and run again, or judge them here with --allow-dirty", highlight=False)
-    if left_out := len(verdicts) - len(shown):
-        console.print(f"{left_out} claims are untried; --untried lists them", highlight=False)
-    return verdict.exit_code(verdicts)
+        fingerprint = provenance.fingerprint(train.methods_of(recipe))
+        file, record = records.promote(recipe, fingerprint, root, check.RECORDS)
+        console.print(f"wrote {file.relative_to(registry.ROOT)}: {len(record.runs)} runs", highlight=False)
 
 
 def show_leaderboard(root: Path, uri: str | None, dataset: str | None, overrides: bool) -> Path:
     """Print the tables, write leaderboard.md, .csv and .html beside the runs; returns the page's path."""
-    from harness import data, leaderboard, report, tracking
+    from harness import check, data, leaderboard, report, tracking
 
     if dataset is not None:
         data.revision(dataset)  # refuses a name that is no data set
@@ -221,7 +209,7 @@ def show_leaderboard(root: Path, uri: str | None, dataset: str | None, overrides
     leaderboard.write_csv(board, root / "leaderboard.csv")
     curves = tracking.curves(root, frame["run"] if len(frame) else ())
     page = root / "leaderboard.html"
-    report.write(page, frame, curves, judge(frame, (), allow_dirty=True), overrides=overrides)
+    report.write(page, frame, curves, check.judge(frame, allow_dirty=True), overrides=overrides)
     return page
 
 

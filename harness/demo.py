@@ -19,7 +19,7 @@ def main(root: Path, workers: int) -> int:
     failed = commands.run_all(wanted, root, None, workers)
     trained = time.monotonic()
     say(str(tracking.sync(root)), highlight=False)
-    code = commands.show_verdicts(root, None, (), allow_dirty=True, untried=False)
+    code = commands.show_verdicts(root, None, (), allow_dirty=True, untried=False, fail_on="differs,regressed")
     page = commands.show_leaderboard(root, None, None, overrides=False)
     for line in failed:
         say(f"failed: {line}", highlight=False)

@@ -5,6 +5,7 @@ HarnessError            exit code 2
 ├── UnknownName         a method, recipe, protocol, data set or override that does not exist
 ├── BadRecipe           a recipe that contradicts itself or its method
 ├── BadClaim            a claims file with a wrong field
+├── BadRecord           runs that cannot be promoted, or a promoted record that was changed
 ├── DataMissing         a data set that is neither at the data root nor on the hub
 ├── DataMismatch        a data set whose content is not the pinned one
 ├── BadCheckpoint       no checkpoint of the run can be read
@@ -49,6 +50,10 @@ class BadRecipe(HarnessError):
 
 
 class BadClaim(HarnessError):
+    pass
+
+
+class BadRecord(HarnessError):
     pass
 
 

@@ -5,8 +5,8 @@ value      Two one-sided t-tests at 5 %: *reproduced* if the 90 % interval of (o
 ordering   The 90 % Welch interval of (better - worse): above the margin *reproduced*, below it *differs*.
 collapse   Counted, not tested: *reproduced* if all of at least two seeds do what is claimed, *differs* if none does;
            seeds that disagree stay *undecided*.
-regressed  Our own promoted runs of the same recipe are significantly better (Welch, one-sided 5 %, shared by Bonferroni
-           among the scores of the recipe).
+
+Earlier records of ours are judged in harness/records.py.
 
 At a reduced scale the words are "holds", "differs" and "undecided at reduced scale": the pattern was checked, not the
 number. If its claim says that this scale is `known` not to show the pattern, *differs* is expected and fails nothing.
@@ -15,17 +15,14 @@ recipe or stale code, or of a dirty tree, whose number nobody else can trace; `a
 one's own checkout (the fingerprint still ties it to the code) and marks the verdict. Pure functions of tables.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import isfinite, sqrt
-from pathlib import Path
 from statistics import fmean, stdev, variance
 from typing import TYPE_CHECKING, Any
 
 from harness.claims import Claim, Collapse, Ordering, Value
-from harness.errors import BadClaim
-from harness.leaderboard import details, is_score, sampling_error
+from harness.leaderboard import details, sampling_error
 
 if TYPE_CHECKING:
     import pandas
@@ -33,7 +30,7 @@ if TYPE_CHECKING:
 ALPHA = 0.05  # of each one-sided test
 MIN_SEEDS = 2  # for a spread, and for two seeds to agree
 SEEDS_LIMIT = 1000  # "more than anybody runs"
-FAILS = ("differs", "regressed")
+FAILS = ("differs", "regressed")  # at either scale, unless known
 REDUCED = {
     "reproduced": "holds at reduced scale",
     "differs": "differs at reduced scale",
@@ -95,35 +92,24 @@ def check(
     runs: "pandas.DataFrame",
     current: Mapping[str, Current],
     *,
-    promoted: Sequence[dict[str, Any]] = (),
     allow_dirty: bool = False,
 ) -> list[Verdict]:
-    """One verdict per claim, then one per regressed recipe and score.
+    """One verdict per claim.
 
-    runs: `tracking.table`. current: by recipe name, for every recipe that still exists. promoted: records of
-    results/records.
+    runs: `tracking.table`. current: by recipe name, for every recipe that still exists.
     """
-    sorted_runs = {name: _sort(name, runs, current, allow_dirty) for name in ({*runs["recipe"]} if len(runs) else ())}
-    verdicts = [_judge(claim, sorted_runs) for claim in claims]
-    return verdicts + _regressions(sorted_runs, promoted)
+    sorted_runs = by_recipe(runs, current, allow_dirty)
+    return [_judge(claim, sorted_runs) for claim in claims]
 
 
-def exit_code(verdicts: Iterable[Verdict]) -> int:
-    """1 if anything differs or regressed, at either scale, and was not known to; else 0."""
-    return int(any(verdict.word in FAILS and not verdict.known for verdict in verdicts))
+def fails(verdict: Verdict, fail_on: Collection[str] = FAILS) -> bool:
+    """Whether the word is one of these, at either scale, and was not known to come."""
+    return verdict.word in fail_on and not verdict.known
 
 
-def load_records(folder: Path) -> list[dict[str, Any]]:
-    """The promoted records. Errors: BadClaim for a file that is not one."""
-    records = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            record = json.loads(path.read_text())
-            record["recipe"], record["evals"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadClaim(f"{path} is not a record ({error!r}); copy a record.json of a finished run") from error
-        records.append(record)
-    return records
+def exit_code(verdicts: Iterable[Verdict], fail_on: Collection[str] = FAILS) -> int:
+    """1 if any fails, else 0."""
+    return int(any(fails(verdict, fail_on) for verdict in verdicts))
 
 
 def to_frame(verdicts: Iterable[Verdict]) -> "pandas.DataFrame":
@@ -149,7 +135,7 @@ def to_frame(verdicts: Iterable[Verdict]) -> "pandas.DataFrame":
 
 
 @dataclass(frozen=True)
-class _Runs:
+class Runs:
     """The finished runs of one recipe: those that may be judged, and why the others may not."""
 
     good: "pandas.DataFrame"
@@ -164,8 +150,17 @@ class _Runs:
     def count(self, status: str) -> int:
         return int((self.good["status"] == status).sum())
 
+    def only(self, rows: "pandas.Series") -> "Runs":
+        """Those of the good runs for which `rows` is true."""
+        return replace(self, good=self.good[rows])
 
-def _sort(name: str, runs: "pandas.DataFrame", current: Mapping[str, Current], allow_dirty: bool) -> _Runs:
+
+def by_recipe(runs: "pandas.DataFrame", current: Mapping[str, Current], allow_dirty: bool) -> dict[str, Runs]:
+    """The finished runs of every recipe that has any row."""
+    return {name: _sort(name, runs, current, allow_dirty) for name in ({*runs["recipe"]} if len(runs) else ())}
+
+
+def _sort(name: str, runs: "pandas.DataFrame", current: Mapping[str, Current], allow_dirty: bool) -> Runs:
     runs = runs[(runs["recipe"] == name) & runs["status"].isin(["complete", "collapsed", "diverged"])]
     now, reasons, dirty = current.get(name), [], []
     for _, run in runs.iterrows():
@@ -183,10 +178,10 @@ def _sort(name: str, runs: "pandas.DataFrame", current: Mapping[str, Current], a
         reasons.append(why)
         dirty.append(untraced and not why)
     counts = {why: reasons.count(why) for why in dict.fromkeys(reasons) if why}
-    return _Runs(runs[[not why for why in reasons]], counts, sum(dirty))
+    return Runs(runs[[not why for why in reasons]], counts, sum(dirty))
 
 
-def _judge(claim: Claim, runs: Mapping[str, _Runs]) -> Verdict:
+def _judge(claim: Claim, runs: Mapping[str, Runs]) -> Verdict:
     mine = [runs[name] for name in claim.recipes if name in runs]
     base: dict[str, Any] = {
         "id": claim.id,
@@ -223,7 +218,7 @@ def _judge(claim: Claim, runs: Mapping[str, _Runs]) -> Verdict:
 # ------------------------------------------------------------------------------------------ the three kinds
 
 
-def _value(claim: Value, runs: _Runs) -> dict[str, Any]:
+def _value(claim: Value, runs: Runs) -> dict[str, Any]:
     column = f"{claim.split}/{claim.protocol}/{claim.metric}"
     values, diverged = runs.values(column), runs.count("diverged")
     if not values:
@@ -242,7 +237,7 @@ def _value(claim: Value, runs: _Runs) -> dict[str, Any]:
     return found | {"word": word, "why": why, "more": more}
 
 
-def _ordering(claim: Ordering, better: _Runs, worse: _Runs) -> dict[str, Any]:
+def _ordering(claim: Ordering, better: Runs, worse: Runs) -> dict[str, Any]:
     column = f"{claim.split}/{claim.protocol}/{claim.metric}"
     a, b, diverged = better.values(column), worse.values(column), better.count("diverged") + worse.count("diverged")
     if not a or not b:
@@ -263,7 +258,7 @@ def _ordering(claim: Ordering, better: _Runs, worse: _Runs) -> dict[str, Any]:
     return found | {"word": word, "why": why, "more": more}
 
 
-def _collapse(claim: Collapse, runs: _Runs) -> dict[str, Any]:
+def _collapse(claim: Collapse, runs: Runs) -> dict[str, Any]:
     wanted = {"collapse": "collapsed", "train": "complete"}[claim.expect]
     total, agree = len(runs.good), runs.count(wanted)
     seen = [f"{number} of {total} {s}" for s in ("complete", "collapsed", "diverged") if (number := runs.count(s))]
@@ -350,29 +345,6 @@ def t_quantile(freedom: float, alpha: float = ALPHA) -> float:
     from scipy.special import stdtrit  # type: ignore[import-untyped,unused-ignore]
 
     return float(stdtrit(freedom, 1 - alpha))
-
-
-# ------------------------------------------------------------------------------------------ regressions
-
-
-def _regressions(runs: Mapping[str, _Runs], promoted: Sequence[dict[str, Any]]) -> list[Verdict]:
-    verdicts = []
-    for recipe in sorted({record["recipe"] for record in promoted} & set(runs)):
-        before: dict[str, list[float]] = {}
-        for record in promoted:
-            for one in record["evals"] if record["recipe"] == recipe else ():
-                for metric, value in one["metrics"].items():
-                    if one["split"] == "test" and is_score(metric):
-                        before.setdefault(f"test/{one['protocol']}/{metric}", []).append(value)
-        pairs = {name: (old, runs[recipe].values(name)) for name, old in before.items()}
-        pairs = {name: (old, new) for name, (old, new) in pairs.items() if min(len(old), len(new)) >= MIN_SEEDS}
-        for name, (old, new) in pairs.items():
-            p = welch_p(old, new)
-            if p < ALPHA / len(pairs):
-                why = f"our own earlier runs were better, p = {p:.2g} (one-sided Welch, {len(pairs)} scores share 5 %)"
-                id, n = f"{recipe}: {name.removeprefix('test/')}", (len(new), len(old))
-                verdicts.append(Verdict(id, "regression", "paper", "regressed", spell(old), spell(new), why, n))
-    return verdicts
 
 
 def welch_p(better: Sequence[float], worse: Sequence[float]) -> float:

@@ -58,7 +58,6 @@ def test_help_imports_nothing_heavy() -> None:
         ),
         (["eval", RECIPE], "harness: name at least one protocol; `harness list protocols` shows them"),
         (["leaderboard"], "holds no runs; `harness run <recipe>` makes one"),
-        (["check"], "holds no runs; `harness run <recipe>` makes one"),
         (["sync"], "holds no runs; `harness run <recipe>` makes one"),
         (["leaderboard", "--dataset", "digit"], "harness: no data set 'digit'; did you mean 'digits'?"),
     ],

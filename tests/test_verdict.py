@@ -16,16 +16,15 @@ from test_claims import collapse, load, ordering, source, value
 from test_leaderboard import frame
 
 from harness import claims, verdict
-from harness.errors import BadClaim
 from harness.verdict import Current, Verdict
 
 KNN = "knn_k20_t0.07"
 
 
-def judge(root: Path, item: dict[str, Any], *, allow_dirty: bool = False, promoted: Any = ()) -> Verdict:
+def judge(root: Path, item: dict[str, Any], *, allow_dirty: bool = False) -> Verdict:
     runs = frame(root) if any(root.iterdir()) else pandas.DataFrame(columns=["recipe"])
     current = dict.fromkeys(set(runs["recipe"]), Current(DIGEST, FINGERPRINT))
-    found = verdict.check(load(item).claims, runs, current, allow_dirty=allow_dirty, promoted=promoted)
+    found = verdict.check(load(item).claims, runs, current, allow_dirty=allow_dirty)
     return found[0]
 
 
@@ -172,27 +171,6 @@ def test_a_dirty_tree_may_count_and_is_marked_and_good_runs_are_judged_without_t
 def test_a_recipe_that_is_gone_bars_its_runs(tmp_path: Path) -> None:
     write_seeds(tmp_path, [97.0, 97.1])
     assert verdict.check(load(number()).claims, frame(tmp_path), {})[0].why == "runs barred: 2: recipe is gone"
-
-
-def test_regressed(tmp_path: Path) -> None:
-    old, new = tmp_path / "old", tmp_path / "new"
-    write_seeds(old, [97.0, 97.3, 97.1])
-    promoted_folder = tmp_path / "records"
-    promoted_folder.mkdir()
-    for i, file in enumerate(sorted(old.glob("*/*/*/record.json"))):
-        (promoted_folder / f"{i}.json").write_text(file.read_text())
-    promoted = verdict.load_records(promoted_folder)
-    current = {"r": Current(DIGEST, FINGERPRINT)}
-    write_seeds(new, [97.1, 97.2, 97.0])
-    assert verdict.check([], frame(new), current, promoted=promoted) == []
-    write_seeds(new, [92.0, 92.4, 92.1])
-    found = verdict.check([], frame(new), current, promoted=promoted)
-    assert {v.id for v in found} == {"r: knn_k20_t0.07/top1", "r: few_label_n5/top1"}
-    assert {v.word for v in found} == {"regressed"}
-    assert verdict.exit_code(found) == 1
-    (promoted_folder / "x.json").write_text("{}")
-    with pytest.raises(BadClaim, match=r"x\.json is not a record"):
-        verdict.load_records(promoted_folder)
 
 
 def test_exit_code_and_table(tmp_path: Path) -> None:

@@ -1,0 +1,215 @@
+"""Records that we stand by: finished runs of a recipe, copied from the run directories to results/records.
+
+results/records/<recipe>.json holds every finished run of the recipe's digest, raw and seed by seed, never a mean:
+
+    {"schema": 1, "recipe", "digest", "resolved": {...}, "runs": [{"seed", "status", "evals", ...}, ...], "sha256"}
+
+`sha256` is of everything else, so an edit by hand is noticed. What is not finite is null, as JSON has no NaN.
+
+Records answer three questions. Claims are judged by them where this machine has no runs. New runs are held against
+them: *regressed* if the promoted runs were significantly better in any score of the recipe (one-sided Welch test, 5 %
+shared by Bonferroni among the scores), else *held*. And a record of other code or of another digest than the
+checkout's is *stale* until the recipe is run again.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from harness import leaderboard, verdict
+from harness.errors import BadRecord
+from harness.runs import RunDirectory, write_atomically
+from harness.tracking import flatten
+
+if TYPE_CHECKING:
+    import pandas
+
+    from harness.recipe import Recipe
+    from harness.verdict import Current, Verdict
+
+SCHEMA = 1
+FIELDS = {"schema", "recipe", "digest", "resolved", "runs", "sha256"}
+
+
+@dataclass(frozen=True)
+class Record:
+    """The promoted runs of a recipe. runs: the content of their record.json, without the resolved recipe."""
+
+    recipe: str
+    digest: str
+    runs: tuple[dict[str, Any], ...]
+
+    @property
+    def fingerprints(self) -> set[str]:
+        return {str(run["code"]["fingerprint"]) for run in self.runs}
+
+
+def promote(recipe: "Recipe", fingerprint: str, root: Path, folder: Path) -> tuple[Path, Record]:
+    """Copy all finished runs of a recipe to its record, in place of the one before. Returns the file and its content.
+
+    All seeds or none: whoever chooses among them chooses the result.
+    Errors: BadRecord for runs that nobody else could repeat, or fewer than two; RunConflict, NotWritable.
+    """
+    runs = []
+    for path in sorted((root / recipe.name / recipe.digest).glob("seed-*"), key=lambda p: int(p.name[5:])):
+        run = RunDirectory(root, recipe, int(path.name[5:])).record()
+        if run is None:
+            raise BadRecord(f"{path} is not finished; finish it with `harness run`, or move it away and say why")
+        code = run["code"]
+        if code["commit"] is None or code["dirty"] is not False:
+            what = "outside git" if code["commit"] is None else "with uncommitted changes"
+            raise BadRecord(f"{path} ran {what}, so nobody else can repeat it; commit and run it again")
+        if code["fingerprint"] != fingerprint:
+            raise BadRecord(
+                f"{path} ran other code (fingerprint {code['fingerprint']}) than the checkout has ({fingerprint}); "
+                "run it again"
+            )
+        runs.append(_finite({name: value for name, value in run.items() if name != "resolved"}))
+    if len(runs) < verdict.MIN_SEEDS:
+        raise BadRecord(
+            f"recipe {recipe.name!r} has {len(runs)} finished runs in {root}, and a record needs {verdict.MIN_SEEDS} "
+            f"or more: one seed has no spread; `harness run {recipe.name} --seeds 3` makes them"
+        )
+    content = {
+        "schema": SCHEMA,
+        "recipe": recipe.name,
+        "digest": recipe.digest,
+        "resolved": recipe.resolved(),
+        "runs": runs,
+    }
+    file = folder / f"{recipe.name}.json"
+    write_atomically(
+        file, (json.dumps(content | {"sha256": _sha256(content)}, indent=1, allow_nan=False) + "\n").encode()
+    )
+    return file, Record(recipe.name, recipe.digest, tuple(runs))
+
+
+def load(folder: Path) -> list[Record]:
+    """All records of a folder, by name. Errors: BadRecord, for one that was edited too."""
+    return [_load(path) for path in sorted(folder.glob("*.json"))]
+
+
+def _load(path: Path) -> Record:
+    again = f"restore it with `git checkout {path.name}`, or make it anew with `harness promote {path.stem}`"
+    try:
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict) or set(content) != FIELDS:
+            raise ValueError(f"expected the fields {', '.join(sorted(FIELDS))}")
+        if content["schema"] != SCHEMA:
+            raise ValueError(f"schema is {content['schema']!r}, expected {SCHEMA}")
+        stated = content.pop("sha256")
+        if stated != _sha256(content):
+            raise ValueError("it was edited by hand, its sha256 is of another content")
+        if content["recipe"] != path.stem:
+            raise ValueError(f"it is of the recipe {content['recipe']!r}")
+        for run in content["runs"]:
+            run["seed"], run["status"], run["code"]["fingerprint"], run["evals"]
+        return Record(content["recipe"], content["digest"], tuple(content["runs"]))
+    except OSError as error:
+        raise BadRecord(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise BadRecord(f"{path} is not a record: {reason}; {again}") from error
+
+
+def _sha256(content: dict[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _finite(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {name: _finite(value) for name, value in node.items()}
+    if isinstance(node, list):
+        return [_finite(item) for item in node]
+    return None if isinstance(node, float) and not isfinite(node) else node
+
+
+# ------------------------------------------------------------------------------------------ what they say
+
+
+def frame(records: Iterable[Record]) -> "pandas.DataFrame":
+    """The promoted runs as rows of a `tracking.table`."""
+    import pandas
+
+    rows = [
+        {"run": f"{record.recipe}/{record.digest}/seed-{run['seed']}"} | _row(run)
+        for record in records
+        for run in record.runs
+    ]
+    return pandas.DataFrame(rows, columns=None if rows else ["run", "recipe", "seed", "dataset", "status"])
+
+
+def _row(run: dict[str, Any]) -> dict[str, Any]:
+    row = {name: run[name] for name in ("recipe", "digest", "seed", "label", "dataset", "encoder", "epochs", "status")}
+    row |= {"overrides": " ".join(run["overrides"]), "dirty": run["code"]["dirty"]}
+    row |= {"fingerprint": run["code"]["fingerprint"], "commit": run["code"]["commit"], "ended": run["ended"]}
+    numbers = flatten(run["last"] or {}, "/")
+    for one in run["evals"]:
+        where = f"{one['split']}/{one['protocol']}"
+        row[f"eval/{where}"] = json.dumps({"n": one["n"], "units": one["units"]})
+        numbers |= {f"{where}/{metric}": value for metric, value in one["metrics"].items()}
+    numbers = {name: float("nan") if value is None else value for name, value in numbers.items() if name not in row}
+    return row | {name: value for name, value in numbers.items() if isinstance(value, int | float)}
+
+
+def judge(
+    records: Iterable[Record], runs: "pandas.DataFrame", current: "Mapping[str, Current]", *, allow_dirty: bool = False
+) -> "list[Verdict]":
+    """One verdict per record: held, regressed or stale. runs: `tracking.table`, of this machine's runs alone."""
+    return [_judge(record, runs, current, allow_dirty) for record in records]
+
+
+def _judge(record: Record, runs: "pandas.DataFrame", current: "Mapping[str, Current]", allow_dirty: bool) -> "Verdict":
+    base: dict[str, Any] = {
+        "id": f"record/{record.recipe}",
+        "kind": "record",
+        "scale": "paper",
+        "printed": f"{len(record.runs)} promoted runs",
+        "recipes": (record.recipe,),
+    }
+    now = current.get(record.recipe)
+    again = f"`harness run {record.recipe}` and `harness promote {record.recipe}` make it anew"
+    if now is None:
+        return verdict.Verdict(**base, word="stale", why="its recipe is gone; remove it")
+    if record.digest != now.digest:
+        return verdict.Verdict(**base, word="stale", why=f"the recipe is another now (digest {now.digest}); {again}")
+    same_code = record.fingerprints == {now.fingerprint}
+    new = verdict.by_recipe(runs, current, allow_dirty).get(record.recipe)
+    if same_code and new is not None:  # a run is not held against itself
+        seeds = {run["seed"] for run in record.runs}
+        new = new.only(~new.good["seed"].isin(seeds))
+    if new is None or len(new.good) < verdict.MIN_SEEDS:
+        if same_code:
+            return verdict.Verdict(**base, word="held", why="no code on its path has changed since")
+        return verdict.Verdict(**base, word="stale", why=f"code on its path has changed since; {again}")
+    return verdict.Verdict(
+        **base, **_compare(record, new), n=(len(new.good), len(record.runs)), runs=tuple(new.good["run"])
+    )
+
+
+def _compare(record: Record, new: "verdict.Runs") -> dict[str, Any]:
+    """The score in which the promoted runs are ahead by most, and whether by more than chance."""
+    before = verdict.Runs(frame([record]), {}, 0)
+    scores = [name for name in sorted(before.good) if name.startswith("test/") and leaderboard.is_score(name)]
+    pairs = {name: (before.values(name), new.values(name)) for name in scores}
+    pairs = {name: pair for name, pair in pairs.items() if min(map(len, pair)) >= verdict.MIN_SEEDS}
+    if not pairs:
+        return {"word": "held", "why": "no score to compare"}
+    p = {name: verdict.welch_p(old, fresh) for name, (old, fresh) in pairs.items()}
+    worst = min(p, key=lambda name: p[name])
+    old, fresh = pairs[worst]
+    regressed = p[worst] < verdict.ALPHA / len(pairs)
+    measure = worst.removeprefix("test/")
+    return {
+        "word": "regressed" if regressed else "held",
+        "ours": f"{measure} {verdict.spell(fresh)}, promoted {verdict.spell(old)}",
+        "why": f"{measure}: promoted runs {'were' if regressed else 'are not'} better, p = {p[worst]:.2g} "
+        f"(one-sided Welch, {len(pairs)} scores share 5 %)",
+        "effect": fmean(fresh) - fmean(old),
+    }
