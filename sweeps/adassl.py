@@ -25,6 +25,11 @@ def adassl_s_simclr_factors_r10w16_e4() -> Recipe:
     return _bases.factors(adassl.Config(base=SIMCLR, variant="s"))
 
 
+def adassl_v_simclr_factors_r10w16_e4_additive() -> Recipe:
+    """`adassl_v_simclr_factors_r10w16_e4` with the additive editor in place of the linear one."""
+    return _bases.factors(adassl.Config(base=SIMCLR, variant="v", beta=0.1, beta_warmup=16, editor="additive"))
+
+
 def adassl_v_byol_factors_r10w16_e4() -> Recipe:
     """V over BYOL, beta as over SimCLR."""
     return _bases.factors(adassl.Config(base=BYOL, variant="v", beta=0.1, beta_warmup=16), lr=2e-3)
