@@ -205,6 +205,17 @@ def test_a_table_of_claims_takes_its_defaults_from_the_toml_file(tmp_path: Path)
     assert second.recipes == ()
 
 
+def test_a_default_counts_for_the_kinds_that_have_the_field(tmp_path: Path) -> None:
+    head = "id,kind,epochs,value,expect,source_row,source_quote\n"
+    rows = "p/t1/a,,100,73.2,,a,| 73.2 |\np/t1/b,collapse,100,collapse,collapse,b,| collapse |\n"
+    first, second = claims.load(bulk(tmp_path, head + rows)).claims
+    assert isinstance(first, claims.Value)
+    assert isinstance(second, claims.Collapse)
+    assert (first.unit, second.method, second.expect) == ("percent", "vicreg", "collapse")
+    with pytest.raises(BadClaim, match=r"^p\.csv line 2 \(p/t1/a\): unknown field 'expect'"):
+        claims.load(bulk(tmp_path, head + rows.replace("73.2,,", "73.2,train,")))
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [
@@ -296,7 +307,12 @@ def test_committed_claims_load_and_name_their_source(path: Path) -> None:
 
 def test_vicreg_table_7_is_complete() -> None:
     loaded = claims.load(FOLDER / "vicreg.toml").claims
-    cells = {claim.id: claim for claim in loaded if isinstance(claim, claims.Collapse)}
+    cells = {
+        claim.id: claim for claim in loaded if isinstance(claim, claims.Collapse) and claim.id.startswith("vicreg/t7/")
+    }
+    printed = {id.replace("/collapse-imagenet", "/collapse") for id in cells if id.endswith("/collapse-imagenet")}
+    cells = {id: claim for id, claim in cells.items() if claim.scale == "reduced"}
+    assert printed == {id for id, claim in cells.items() if claim.expect == "collapse"}, "each at both scales"
     assert len(cells) == 11
     assert sum(claim.expect == "collapse" for claim in cells.values()) == 6
     for claim in cells.values():

@@ -5,6 +5,7 @@ import tomllib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import MISSING, fields
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -82,12 +83,14 @@ NESTED = ("source", "seeds", "spread", "tolerance", "margin", "bound")
 def _rows(path: Path, defaults: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, claim) of every row: the defaults of [bulk], overridden by the cells that are not empty.
 
+    A default counts for the rows whose kind has such a field, so that one table may hold several kinds.
     A nested field is a column of its own: `source_quote`, `tolerance_value`. `seeds` and `spread` are unstated unless
     `seeds_value` or `spread_value` is given. Readers in `source_read_by` are separated by "; ".
     """
     if not isinstance(defaults, dict):
         raise BadClaim(f"{path.stem}.toml: [bulk] is {defaults!r}, expected a table")
-    known = {name for kind in KINDS.values() for name in _columns(kind)}
+    columns = {kind: set(_columns(cls)) for kind, cls in KINDS.items()}
+    known = set[str]().union(*columns.values())
     _known(defaults, known, (), f"{path.stem}.toml [bulk]")
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -97,13 +100,16 @@ def _rows(path: Path, defaults: Any) -> Iterator[tuple[str, dict[str, Any]]]:
                 place = f"{path.name} line {reader.line_num}"
                 if None in row or None in row.values():
                     raise BadClaim(f"{place}: {len(reader.fieldnames or ())} cells expected; quote cells with commas")
-                yield place, _unflattened(defaults | {name: cell for name, cell in row.items() if cell}, place)
+                given = {name: cell for name, cell in row.items() if cell}
+                fitting = columns.get(str(given.get("kind", defaults.get("kind"))), known)
+                flat = {name: default for name, default in defaults.items() if name in fitting} | given
+                yield place, _unflattened(flat, place)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BadClaim(f"cannot read {path}: {error}") from error
 
 
 def _columns(kind: type[Claim]) -> Iterator[str]:
-    for name, wanted in get_type_hints(kind).items():
+    for name, wanted in _types(kind).items():
         if name in NESTED:
             yield from (f"{name}_{field.name}" for field in fields(wanted))
         else:
@@ -171,15 +177,21 @@ def _pair(spread: Spread | None) -> tuple[str, str]:
     return (spread.kind, spread.value) if spread else ("unstated", "")
 
 
-def _build(cls: type[Any], table: Any, where: str, prefix: str = "") -> Any:
+def _build(cls: Any, table: Any, where: str, prefix: str = "") -> Any:
     """A dataclass from a TOML table: no unknown field, none missing, every type as declared."""
     if not isinstance(table, dict):
         raise BadClaim(f"{where}: {prefix.rstrip('.')} is {table!r}, expected a table {{ ... }}")
     declared = {field.name: field for field in fields(cls)}
     required = [name for name, field in declared.items() if field.default is MISSING]
     _known(table, declared, required, where, prefix)
-    types = get_type_hints(cls)
+    types = _types(cls)
     return cls(**{name: _convert(types[name], value, where, prefix + name) for name, value in table.items()})
+
+
+@cache
+def _types(cls: type[Any]) -> dict[str, Any]:
+    """Resolving them takes as long as reading the rest of a claim."""
+    return get_type_hints(cls)
 
 
 def _convert(wanted: Any, value: Any, where: str, name: str) -> Any:
