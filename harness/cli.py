@@ -398,6 +398,44 @@ def leaderboard(
     say(f"wrote {page} and, beside it, leaderboard.md and leaderboard.csv")
 
 
+@app.command(name="claims")
+def claims_(
+    ids: Positional[tuple[str, ...]] = (),
+    paper: str | None = None,
+    kind: str | None = None,
+    dataset: str | None = None,
+    method: str | None = None,
+    status: str | None = None,
+    count: bool = False,
+    format: Literal["table", "json"] = "table",
+) -> None:
+    """Show what was claimed, where it is printed, and which recipe attempts it or why none can.
+
+    Args:
+        ids: only those whose id starts with one of these.
+        paper: only those of this file in results/claims.
+        kind: only value, ordering, equivalence, collapse or bound.
+        dataset: only those on this data set.
+        method: only those on this method.
+        status: only attempted (a recipe names it), open (none does yet) or impossible (none can, as things stand).
+        count: instead of the claims, how many there are of each paper, kind and status, and what stands in the way.
+        format: tables, or JSON with every field.
+    """
+    from rich.console import Console
+
+    from harness import claims, registry
+    from harness.claims import listing
+
+    files = claims.load_all(registry.ROOT / "results" / "claims", registry.recipe_names())
+    filters = {"paper": paper, "kind": kind, "dataset": dataset, "method": method, "status": status}
+    found = listing.select(files, ids, filters)
+    if format == "json":
+        say(listing.to_json(found, count))
+        return
+    console = Console(width=None if sys.stdout.isatty() else 120)  # as in commands.py, which needs torch
+    (listing.show_counts if count else listing.show)(found, console)
+
+
 @app.command
 def check(
     claims: Positional[tuple[str, ...]] = (),

@@ -6,16 +6,18 @@ harness/evals/ is a protocol.
 
 import ast
 import importlib
+import re
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_type_hints
-
-from typeguard import TypeCheckError, check_type
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from harness.errors import BadRecipe, UnknownName
-from harness.recipe import UNSHAPING, Recipe, check
+
+if TYPE_CHECKING:
+    from harness.recipe import Recipe  # it needs torch, and most names are read without
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = {"methods": "method", "sweeps": "recipe file", "harness.evals": "protocol", "slurm": "launcher"}
@@ -55,16 +57,61 @@ def recipe_names() -> dict[str, str]:
     return found
 
 
+@cache
+def data_names() -> tuple[str, ...]:
+    """What `harness.data.NAMES` holds, in that order. Reads the file, does not import it."""
+    body = ast.parse((ROOT / "harness" / "data.py").read_text()).body
+    values = {
+        ast.unparse(target): node.value for node in body if isinstance(node, ast.Assign) for target in node.targets
+    }
+
+    def texts(node: ast.AST) -> Iterator[str]:
+        for part in ast.walk(node):
+            if isinstance(part, ast.Constant):
+                yield str(part.value)
+            elif isinstance(part, ast.Name) and isinstance(table := values.get(part.id), ast.Dict):
+                yield from (str(ast.literal_eval(key)) for key in table.keys if key)
+
+    return tuple(sorted(texts(values["NAMES"])))
+
+
+@cache
+def protocol_ids() -> dict[str, re.Pattern[str]]:
+    """Protocol -> what its ids look like, from `Config.id`. Reads the files, imports none."""
+    found = {}
+    for name in names("harness.evals"):
+        tree = ast.parse((ROOT / "harness" / "evals" / f"{name}.py").read_text())
+        bodies = [node.body for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "id"]
+        (returned,) = bodies[0] if bodies else (None,)
+        found[name] = re.compile(_looks(returned.value) if isinstance(returned, ast.Return) else re.escape(name))
+    return found
+
+
+def _looks(node: ast.expr | None) -> str:
+    """The pattern of the texts that an expression can give; a setting is anything without an underscore."""
+    if isinstance(node, ast.Constant):
+        return re.escape(str(node.value))
+    if isinstance(node, ast.JoinedStr):
+        return "".join(map(_looks, node.values))
+    if isinstance(node, ast.BinOp):
+        return _looks(node.left) + _looks(node.right)
+    if isinstance(node, ast.IfExp):
+        return f"(?:{_looks(node.body)}|{_looks(node.orelse)})"
+    return "[^_]+"
+
+
 def protocol_id(name: str) -> str:
     """What records call a protocol with its default settings; what is no protocol's name is such an id already."""
     return str(load("harness.evals", name).Config().id) if name in names("harness.evals") else name
 
 
-def recipe(name: str, overrides: tuple[str, ...] = ()) -> Recipe:
+def recipe(name: str, overrides: tuple[str, ...] = ()) -> "Recipe":
     """The recipe of that name, checked, with overrides such as "method.variance=10" applied.
 
     Errors: UnknownName, BadRecipe.
     """
+    from harness.recipe import check
+
     where = recipe_names()
     if name not in where:
         raise UnknownName("recipe", name, where, fix="`harness list` shows all")
@@ -83,13 +130,15 @@ def recipe(name: str, overrides: tuple[str, ...] = ()) -> Recipe:
     return found
 
 
-def shaping(found: Recipe) -> Recipe:
+def shaping(found: "Recipe") -> "Recipe":
     """The recipe with the defaults for all that does not shape the weights, for comparing."""
+    from harness.recipe import UNSHAPING, Recipe
+
     defaults: dict[str, Any] = {f.name: f.default for f in fields(Recipe) if f.name in UNSHAPING}
     return replace(found, **defaults)
 
 
-def override(found: Recipe, text: str) -> Recipe:
+def override(found: "Recipe", text: str) -> "Recipe":
     """One `path=value` applied to a recipe, e.g. "optimiser.lr=0.1" or "views.0.flip=0"."""
     path, sign, value = text.partition("=")
     if not sign:
@@ -121,6 +170,8 @@ def _set(node: Any, path: list[str], value: str, text: str) -> Any:
 
 
 def _parse(value: str, old: Any, hint: Any, text: str) -> Any:
+    from typeguard import TypeCheckError, check_type
+
     if is_dataclass(old) or (isinstance(old, tuple) and any(map(is_dataclass, old))):
         raise BadRecipe(f"override {text!r}: that is a group of settings; give one of them, as in optimiser.lr=0.1")
     try:

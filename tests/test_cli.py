@@ -30,8 +30,8 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stderr.strip() == "[]"
-    for command in ("demo", "list", "show", "run", "eval", "sync", "leaderboard", "check", "export", "doctor"):
-        assert command in done.stdout
+    for name in ("demo", "list", "show", "run", "eval", "sync", "leaderboard", "claims", "check", "export", "doctor"):
+        assert name in done.stdout
 
 
 @pytest.mark.parametrize(
