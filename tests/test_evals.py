@@ -15,9 +15,20 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from harness.errors import BadRecipe, UnknownName
-from harness.evals import check, collapse, evaluate, factor_regression, few_label, knn, linear, online_linear
+from harness.evals import (
+    check,
+    collapse,
+    evaluate,
+    factor_regression,
+    few_label,
+    knn,
+    linear,
+    linear_sgd,
+    online_linear,
+)
 from harness.features import Features, Table
 from harness.recipe import ProtocolConfig
+from harness.seeding import generator
 
 
 def grid(n: int, d: int, a: float, b: float) -> Tensor:
@@ -54,7 +65,12 @@ def metrics(module: Any, config: ProtocolConfig, features: Features, split: str 
     return dict(module.run(config, features, split))
 
 
-CLASSIFIERS = [(knn, knn.Config(k=5)), (linear, linear.Config()), (few_label, few_label.Config(n=5, draws=20))]
+CLASSIFIERS = [
+    (knn, knn.Config(k=5)),
+    (linear, linear.Config()),
+    (linear_sgd, linear_sgd.Config(lr=0.5, batch=20)),
+    (few_label, few_label.Config(n=5, draws=20)),
+]
 
 
 @pytest.mark.parametrize(("module", "config"), CLASSIFIERS, ids=lambda value: getattr(value, "id", ""))
@@ -136,6 +152,30 @@ def test_linear_agrees_with_scikit_learn() -> None:
     expected = theirs.predict_proba(((features.test.x - mean) / std).double().numpy())
     ours = (features.test.x @ weight + bias).softmax(1).double()
     torch.testing.assert_close(ours, torch.as_tensor(expected), atol=2e-3, rtol=0)
+
+
+def test_linear_sgd_takes_the_papers_steps() -> None:
+    """Two epochs of two batches, written out: momentum and decay as torch defines them, a tenth from epoch 1 on."""
+    config = linear_sgd.Config(lr=0.5, momentum=0.8, weight_decay=0.1, epochs=2, batch=3, drops=(1,))
+    train = table(normal(7, 4), torch.tensor([0, 1, 2, 0, 1, 2, 0]))  # the seventh image of an epoch is left over
+    weight, bias = linear_sgd.fit(config, train, 3)
+    w = 0.01 * torch.randn(3, 4, generator=generator(0, "linear_sgd", "init"))
+    b, vw, vb = torch.zeros(3), torch.zeros(3, 4), torch.zeros(3)
+    for epoch, lr in enumerate((0.5, 0.05)):
+        order = torch.randperm(7, generator=generator(0, "linear_sgd", epoch))
+        for index in (order[:3], order[3:6]):
+            x, labels = train.x[index], train.labels[index]
+            error = ((x @ w.T + b).softmax(1) - nn.functional.one_hot(labels, 3)) / 3
+            vw, vb = 0.8 * vw + error.T @ x + 0.1 * w, 0.8 * vb + error.sum(0) + 0.1 * b
+            w, b = w - lr * vw, b - lr * vb
+    torch.testing.assert_close((weight, bias), (w, b))
+
+
+def test_linear_sgd_has_the_printed_rates() -> None:
+    moco = linear_sgd.Config()
+    assert [moco.lr_at(epoch) for epoch in (0, 59, 60, 80, 99)] == pytest.approx([30, 30, 3, 0.3, 0.3])
+    cosine = linear_sgd.Config(lr=0.02, drops=())
+    assert [cosine.lr_at(epoch) for epoch in (0, 50)] == pytest.approx([0.02, 0.01])
 
 
 def test_linear_selects_on_held_out_and_fits_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -496,6 +536,7 @@ def test_labels_of_two_uses_of_one_protocol_differ() -> None:
         knn.Config(k=200, temperature=0.1),
         few_label.Config(n=1),
         few_label.Config(n=10),
+        linear_sgd.Config(lr=0.02, weight_decay=1e-6),
         factor_regression.Config(),
         factor_regression.Config(normalise=True),
     ]
@@ -504,6 +545,7 @@ def test_labels_of_two_uses_of_one_protocol_differ() -> None:
         "knn_k200_t0.1",
         "few_label_n1",
         "few_label_n10",
+        "linear_sgd_lr0.02_wd1e-06_e100",
         "factor_regression",
         "factor_regression_l2",
     ]
@@ -514,6 +556,7 @@ def test_labels_of_two_uses_of_one_protocol_differ() -> None:
     [
         (knn.Config(k=141), r"knn_k141_t0.07: k = 141 is more than the 140 train images; lower k"),
         (few_label.Config(n=21), r"few_label_n21: class 0 has 20 train images, 21 are needed; lower n"),
+        (linear_sgd.Config(), r"linear_sgd_lr30_wd0_e100: a batch of 256 is more than the 140 train images; lower"),
         (factor_regression.Config(), r"factor_regression: the data set has no factors; drop this protocol"),
     ],
 )
@@ -534,7 +577,7 @@ def test_other_mistakes_are_named() -> None:
     with pytest.raises(BadRecipe, match="a factor has one value in the whole train split"):
         check([factor_regression.Config()], features)
     features.classes = 1
-    for config in (linear.Config(), online_linear.Config()):
+    for config in (linear.Config(), linear_sgd.Config(), online_linear.Config()):
         with pytest.raises(BadRecipe, match=f"{config.id}: the data set has 1 class, at least 2 are needed"):
             check([config], features)
 
@@ -545,6 +588,7 @@ def test_other_mistakes_are_named() -> None:
         (lambda: knn.Config(k=0), "k is 0 and temperature 0.07; expected k >= 1, temperature > 0"),
         (lambda: knn.Config(temperature=0.0), "temperature 0.0"),
         (lambda: linear.Config(weight_decays=(1e-3, 1.0)), "from the largest to the smallest"),
+        (lambda: linear_sgd.Config(lr=0.0), "linear_sgd: lr 0.0, momentum 0.9, .*; expected lr > 0"),
         (lambda: few_label.Config(draws=1), "n is 1 and draws 1; expected n >= 1, draws >= 2"),
     ],
 )
