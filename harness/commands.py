@@ -24,7 +24,12 @@ console = Console(width=None if sys.stdout.isatty() else 120)  # a log is wide e
 
 def run_all(wanted: Sequence[Run], root: Path, data_root: Path | None, workers: int) -> list[str]:
     """Do all runs here: one in this process, several through the local launcher. Returns a line per failed run."""
-    directories = [RunDirectory(root, registry.recipe(name, overrides), seed) for name, seed, overrides in wanted]
+    from harness import data
+
+    recipes = [registry.recipe(name, overrides) for name, _, overrides in wanted]
+    for recipe in recipes:
+        data.check_loadable(recipe.data)
+    directories = [RunDirectory(root, recipe, seed) for recipe, (_, seed, _) in zip(recipes, wanted, strict=True)]
     with writable(root):
         root.mkdir(parents=True, exist_ok=True)
     missing = [run for run, directory in zip(wanted, directories, strict=True) if directory.record() is None]

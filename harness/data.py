@@ -12,6 +12,8 @@ cifar10        60,000 of 32 px      the rest / first 10 % of the official train 
 fashion_mnist  70,000 of 28 px      the same
 coil20         1,440 of 128 px      by turntable angle, in steps k of 5 degrees: test k % 4 = 2, held-out k % 8 = 0
 eth80          3,280 of 64 px       by object, of the ten in each category: test 8 and 9, held-out 7
+imagenet_1k    1,331,167            the official train split, whole, as in the papers / part of it / official validation
+                                    split. Known by name and size, so that recipes can be written; not loaded yet
 
 Factors: labels are classes; `Images.factors` holds what varies within them, in [-1, 1], circular ones as cosine and
 sine. A view of ETH-80 from above (polar angle 0) is stored with azimuth 0.
@@ -114,9 +116,10 @@ def load(data: Data, root: Path | None = None) -> Splits:
 
     Errors: UnknownName, BadRecipe (pairs, px or train_images that the set does not have), DataMissing, DataMismatch.
     """
+    check_loadable(data)
     check(data)
     name = data.name
-    train, held_out, test = _rendered(data.px or 32) if name == "factors" else _stored(name, data.px, root)
+    train, held_out, test = _rendered(side(data)) if name == "factors" else _stored(name, data.px, root)
     if data.train_images is not None and not 0 < data.train_images <= len(train):
         raise BadRecipe(
             f"data set {name!r}: data.train_images is {data.train_images}, the train split has {len(train)}"
@@ -141,12 +144,35 @@ def check(data: Data) -> None:
         raise BadRecipe(f"data set {data.name!r}: data.px is {data.px}, expected pixels, or None for the set's own")
 
 
+def check_loadable(data: Data) -> None:
+    """Refuse a set that only recipes and their costs know of. Errors: DataMissing."""
+    if data.name in LARGE:
+        raise DataMissing(
+            f"data set {data.name!r} cannot be loaded yet, only sets that fit into memory can; `harness show` and "
+            f"`harness cost` know its recipes; sets that load: {', '.join(sorted({*NAMES} - {*LARGE}))}"
+        )
+
+
 def revision(name: str) -> str:
     """What identifies the content and the splits of a set, without loading it. Errors: UnknownName."""
     if name not in NAMES:
         raise UnknownName("data set", name, NAMES)
+    if name in LARGE:
+        return f"{LARGE[name][1][:12]}-{SPLITS}"
     fingerprint = _FACTORS_FINGERPRINT if name == "factors" else SETS[name].fingerprint
     return f"{fingerprint[:12]}-{SPLITS}"
+
+
+def train_size(data: Data) -> int:
+    """Images of the train split, without loading it. Errors: UnknownName."""
+    revision(data.name)
+    return data.train_images or SIZES[data.name][0]
+
+
+def side(data: Data) -> int:
+    """Side of the images in pixels, without loading them. Errors: UnknownName."""
+    revision(data.name)
+    return data.px or SIZES[data.name][1]
 
 
 def whereabouts(root: Path | None = None) -> str:
@@ -236,9 +262,23 @@ SETS = {
         get="from github.com/chenchkx/ETH-80, reduced to 64 px by the mean of 4x4 pixels",
     ),
 }
+
+# sets whose images do not fit into memory: repository and commit on the hub (294 + 14 parquet files); the archives are
+# ILSVRC2012_img_train.tar, MD5 1d675b47d978889d74fa0da5fadfb00e, and _val.tar, 29b22e2961454d5413ddabcf34fc5622
+LARGE = {"imagenet_1k": ("ILSVRC/imagenet-1k", "49e2ee26f3810fb5a7536bbf732a7b07389a47b5")}
+# images of the train split, and their side in pixels; of images of many sizes the side that evaluations see
+SIZES = {
+    "digits": (1257, 8),
+    "factors": (FACTORS_SIZE["train"], 32),
+    "cifar10": (45_000, 32),
+    "fashion_mnist": (54_000, 28),
+    "coil20": (900, 128),
+    "eth80": (2_296, 64),
+    "imagenet_1k": (1_281_167, 224),
+}
 _FACTORS_FINGERPRINT = "eec0da4d72aad79c00d51d177b471f52c94b430dcc85e627468ba3c9013457df"  # of the latents
 _OWN_PAIRS = {"coil20": ("same_identity",), "eth80": ("same_identity",), "factors": ("latent_change",)}
-NAMES = tuple(sorted([*SETS, "factors"]))
+NAMES = tuple(sorted([*SETS, *LARGE, "factors"]))
 
 
 def _rendered(px: int) -> tuple[Images, ...]:

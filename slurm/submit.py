@@ -13,7 +13,7 @@ import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.slurm.slurm import _make_sbatch_string  # no public way to see what would be submitted
 
-from harness import attempts, provenance, registry
+from harness import attempts, data, provenance, registry
 from harness.errors import BadCommand, Held, Refused
 from harness.recipe import check_processes
 from harness.runs import Run, writable, write_atomically
@@ -73,7 +73,9 @@ def submit(
         scheduler.need()
     if code is None:  # else the recipes of that code were checked when it was submitted, and may be gone here
         for name, overrides in {(item.recipe, item.overrides) for item in items if item.stage == "train"}:
-            check_processes(registry.recipe(name, overrides), profile.shape_of(name).processes)
+            recipe = registry.recipe(name, overrides)
+            data.check_loadable(recipe.data)
+            check_processes(recipe, profile.shape_of(name).processes)
     _check_shared(runs.resolve(), profile)
     if not dry_run:
         _check_writable(runs)

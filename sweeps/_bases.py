@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from harness.api import MethodConfig
-from harness.evals import collapse, factor_regression, few_label, knn, linear, online_linear
+from harness.evals import collapse, factor_regression, few_label, knn, linear, linear_sgd, online_linear
 from harness.recipe import Budget, Data, Encoder, Optimiser, ProtocolConfig, Recipe, View
 
 R10W16 = Encoder(
@@ -12,6 +12,7 @@ R10W16 = Encoder(
     label="ResNet-10 (16-128)",
 )  # 0.3 M parameters: thousands of 8 px images a second on one CPU core
 R18 = Encoder(name="resnet18_small_stem", label="ResNet-18")
+R50 = Encoder(name="resnet50", label="ResNet-50")
 PIXELS = Encoder(name="pixels", label="pixels")
 
 CLASSIFICATION: tuple[ProtocolConfig, ...] = (
@@ -74,11 +75,13 @@ CIFAR_ASYMMETRIC = (_CIFAR, replace(_CIFAR, source=1, solarize=0.2))
 CIFAR_SYMMETRIC = (_CIFAR_STRONG, replace(_CIFAR_STRONG, source=1))
 
 
-def cifar10(method: MethodConfig, *, views: tuple[View, ...], lr: float, weight_decay: float) -> Recipe:
+def cifar10(
+    method: MethodConfig, *, views: tuple[View, ...], lr: float, weight_decay: float, epochs: int = 200
+) -> Recipe:
     """What solo-learn@9187ea3's CIFAR recipes share: ResNet-18, batch 256, LARS with trust 0.02, 10 epochs of warm-up.
 
-    Departs: 200 epochs of their 1000, so that a study can be afforded; LARS without their clipping of the trust ratio;
-    45,000 images, the other 5,000 of the train split are held out.
+    Departs: 200 epochs, unless they are their 1000, so that a study can be afforded; LARS without their clipping of the
+    trust ratio; 45,000 images, the other 5,000 of the train split are held out.
     """
     return Recipe(
         method=method,
@@ -86,7 +89,83 @@ def cifar10(method: MethodConfig, *, views: tuple[View, ...], lr: float, weight_
         views=views,
         encoder=R18,
         optimiser=Optimiser(name="lars", lr=lr, weight_decay=weight_decay, trust=0.02),
-        budget=Budget(epochs=200, batch=256, warmup=10),
+        budget=Budget(epochs=epochs, batch=256, warmup=10),
         evals=(*CLASSIFICATION, online_linear.Config()),
         online_probe=True,
+    )
+
+
+# tmllab/2022_NeurIPS_RSA@f4fa807, train_single.py: "aggressive" views, MoCo v2's at 32 px
+_RSA = View(px=32, scale=(0.2, 1.0), flip=0.5, jitter=(0.4, 0.4, 0.4, 0.1), jitter_p=0.8, grey=0.2, blur=0.5)
+
+
+def cifar10_rsa(method: MethodConfig, *, epochs: int) -> Recipe:
+    """The baselines of RSA (Bai et al., NeurIPS 2022), sec. 4.1: SGD, a cosine from 0.1 without warm-up, batch 256.
+
+    Departs: 45,000 of their 50,000 images; no decay of biases and norms (theirs decays all); the cosine goes by step
+    (theirs by epoch); a blur of 5 pixels' width. The linear probe has no crops and its last epoch counts (theirs: crops
+    and flips, the best epoch on the test images).
+    """
+    return Recipe(
+        method=method,
+        data=Data(name="cifar10"),
+        views=(_RSA, replace(_RSA, source=1)),
+        encoder=R18,
+        optimiser=Optimiser(name="sgd", lr=0.1, weight_decay=5e-4),
+        budget=Budget(epochs=epochs, batch=256),
+        evals=(linear_sgd.Config(nesterov=True), *CLASSIFICATION),
+    )
+
+
+# lightly-ai/lightly@e8d317f, cifar10_benchmark.py and lightly/transforms; BYOL's views are CIFAR_ASYMMETRIC
+_LIGHTLY = replace(_CIFAR, jitter=(0.4, 0.4, 0.4, 0.1))
+LIGHTLY_SIMCLR = (_LIGHTLY, replace(_LIGHTLY, source=1))
+LIGHTLY_DINO = tuple(replace(view, scale=(0.4, 1.0)) for view in CIFAR_ASYMMETRIC)
+
+
+def cifar10_lightly(method: MethodConfig, *, views: tuple[View, ...], epochs: int, batch: int) -> Recipe:
+    """What lightly@e8d317f's CIFAR-10 benchmark has its methods share: SGD, 0.06 for a batch of 128, a cosine to 0.
+
+    Departs: 45,000 of their 50,000 images; no decay of biases and norms (theirs decays all); the cosine goes by step
+    (theirs by epoch); a teacher's momentum goes to 1 (theirs stays 0.99); the last epoch counts (theirs: the best one
+    on the test images).
+    """
+    return Recipe(
+        method=method,
+        data=Data(name="cifar10"),
+        views=views,
+        encoder=R18,
+        optimiser=Optimiser(name="sgd", lr=0.06, lr_batch=128, weight_decay=5e-4),
+        budget=Budget(epochs=epochs, batch=batch),
+        evals=(knn.Config(k=200, temperature=0.1), *CLASSIFICATION),
+    )
+
+
+# BYOL's: facebookresearch/vicreg@4e12602, augmentations.py; google-deepmind/ssl_hsic@d7ea38d, config.py
+_IMAGENET = View(px=224, scale=(0.08, 1.0), flip=0.5, jitter=(0.4, 0.4, 0.2, 0.1), jitter_p=0.8, grey=0.2, blur=1.0)
+IMAGENET_ASYMMETRIC = (_IMAGENET, replace(_IMAGENET, source=1, blur=0.1, solarize=0.2))
+
+
+def imagenet(
+    method: MethodConfig,
+    *,
+    views: tuple[View, ...],
+    optimiser: Optimiser,
+    budget: Budget,
+    probe: linear_sgd.Config,
+    encoder: Encoder = R50,
+) -> Recipe:
+    """ImageNet-1k at 224 px. probe: the paper's linear probe, as far as features without crops allow it.
+
+    Departs: crops are resized bilinearly with antialias (the papers: bicubic); the last, smaller batch of an epoch is
+    dropped; single precision (the papers: mixed).
+    """
+    return Recipe(
+        method=method,
+        data=Data(name="imagenet_1k"),
+        views=views,
+        encoder=encoder,
+        optimiser=optimiser,
+        budget=budget,
+        evals=(knn.Config(), knn.Config(k=200), probe, collapse.Config()),
     )

@@ -21,3 +21,47 @@ def simclr_cifar10_r18_e200() -> Recipe:
     Their README states 90.74 top-1 after 1000 epochs (online linear). Departs: see `_bases.cifar10`. Not trained yet.
     """
     return _bases.cifar10(simclr.Config(), views=_bases.CIFAR_SYMMETRIC, lr=0.4, weight_decay=1e-4)
+
+
+def simclr_cifar10_r18_e1000() -> Recipe:
+    """`simclr_cifar10_r18_e200` at its source's 1000 epochs: README of solo-learn@9187ea3, 90.74 top-1, online linear.
+
+    Departs: see `_bases.cifar10`. Not trained yet.
+    """
+    return _bases.cifar10(simclr.Config(), views=_bases.CIFAR_SYMMETRIC, lr=0.4, weight_decay=1e-4, epochs=1000)
+
+
+# lightly-ai/lightly@e8d317f, SimCLRProjectionHead and NTXentLoss; it also has a batch norm at the end of the head
+_LIGHTLY = simclr.Config(widths=(512, 128), norm=True, last_bias=False, temperature=0.5)
+
+
+def simclr_cifar10_r18_e200_rsa() -> Recipe:
+    """CIFAR-10 as the SimCLR of RSA (Bai et al., NeurIPS 2022), Table 2: 88.5 ± 0.1 after 200 epochs, linear.
+
+    Ours: temperature and head, which the paper does not state (lightly's). Departs: see `_bases.cifar10_rsa`. Not
+    trained yet.
+    """
+    return _bases.cifar10_rsa(_LIGHTLY, epochs=200)
+
+
+def simclr_cifar10_r18_e800_rsa() -> Recipe:
+    """`simclr_cifar10_r18_e200_rsa` after 800 epochs: 91.3. Not trained yet."""
+    return _bases.cifar10_rsa(_LIGHTLY, epochs=800)
+
+
+def simclr_cifar10_r18_e200_lightly_b128() -> Recipe:
+    """CIFAR-10 as in lightly@e8d317f's benchmark, batch 128, 200 epochs: 84.7 by k-NN (k 200, temperature 0.1).
+
+    Departs: no batch norm at the end of the head; see `_bases.cifar10_lightly`. Not trained yet.
+    """
+    return _bases.cifar10_lightly(_LIGHTLY, views=_bases.LIGHTLY_SIMCLR, epochs=200, batch=128)
+
+
+def simclr_cifar10_r18_e200_lightly_b512() -> Recipe:
+    """`simclr_cifar10_r18_e200_lightly_b128` with a batch of 512: 84.8. Not trained yet."""
+    return _bases.cifar10_lightly(_LIGHTLY, views=_bases.LIGHTLY_SIMCLR, epochs=200, batch=512)
+
+
+def simclr_cifar10_r18_e800_lightly_b512() -> Recipe:
+    """`simclr_cifar10_r18_e200_lightly_b512` after 800 epochs: 87.9. Not trained yet."""
+    return _bases.cifar10_lightly(_LIGHTLY, views=_bases.LIGHTLY_SIMCLR, epochs=800, batch=512)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from harness.evals import collapse, few_label, knn, online_linear
+from harness.evals import collapse, few_label, knn, linear_sgd, online_linear
 from harness.recipe import Budget, Data, Optimiser, Recipe, View
 from methods import vicreg
 from sweeps import _bases
@@ -98,6 +98,147 @@ def vicreg_cifar10_r18_e200() -> Recipe:
     """`vicreg_cifar10_r18_e1000` at a fifth of its epochs, so that a study can be afforded. Not trained yet."""
     recipe = vicreg_cifar10_r18_e1000()
     return replace(recipe, budget=replace(recipe.budget, epochs=200))
+
+
+def vicreg_cifar10_r18_e1000_solo() -> Recipe:
+    """`vicreg_cifar10_r18_e1000` with solo-learn's own loss: a variance term that is not halved is one of weight 50.
+
+    README of solo-learn@9187ea3: 92.07 top-1, online linear. Departs: see `_bases.cifar10`. Not trained yet.
+    """
+    recipe = vicreg_cifar10_r18_e1000()
+    return replace(recipe, method=vicreg.Config(widths=(2048, 2048, 2048), variance=50.0))
+
+
+def vicreg_imagenet_1k_r50_e1000() -> Recipe:
+    """The paper's main run (sec. 4.2): 73.2 top-1, 91.1 top-5, linear, Table 1. Command: vicreg@4e12602, README.
+
+    Views as in the code, which are not the paper's symmetric ones. Departs: see `_bases.imagenet`. Not trained yet.
+    """
+    return _imagenet(epochs=1000, lr=0.2)
+
+
+def vicreg_imagenet_1k_r50_e100() -> Recipe:
+    """The paper's setting for ablations: 68.6 top-1, linear, in Tables 4, 5, 7, 12 and 13.
+
+    Base rate 0.3 (sec. 4.2). Departs: see `_bases.imagenet`. Not trained yet.
+    """
+    return _imagenet()
+
+
+def vicreg_imagenet_1k_r50_e100_b128() -> Recipe:
+    """Table 13 at a batch of 128, base rate 0.8: 67.3 top-1, linear. Not trained yet."""
+    return _imagenet(lr=0.8, batch=128)
+
+
+def vicreg_imagenet_1k_r50_e100_b256() -> Recipe:
+    """Table 13 at a batch of 256, base rate 0.5: 67.9 top-1, linear. Not trained yet."""
+    return _imagenet(lr=0.5, batch=256)
+
+
+def vicreg_imagenet_1k_r50_e100_b512() -> Recipe:
+    """Table 13 at a batch of 512, base rate 0.4: 68.2 top-1, linear. Not trained yet."""
+    return _imagenet(lr=0.4, batch=512)
+
+
+def vicreg_imagenet_1k_r50_e100_b1024() -> Recipe:
+    """Table 13 at a batch of 1024, base rate 0.3: 68.3 top-1, linear. Not trained yet."""
+    return _imagenet(lr=0.3, batch=1024)
+
+
+def vicreg_imagenet_1k_r50_e100_b4096() -> Recipe:
+    """Table 13 at a batch of 4096, base rate 0.3: 67.8 top-1, linear. Not trained yet."""
+    return _imagenet(lr=0.3, batch=4096)
+
+
+def vicreg_imagenet_1k_r50_e100_d256() -> Recipe:
+    """Table 12: an expander 256 wide, 55.9 top-1, linear. Not trained yet."""
+    return _imagenet(vicreg.Config(widths=(256, 256, 256)))
+
+
+def vicreg_imagenet_1k_r50_e100_d512() -> Recipe:
+    """Table 12: an expander 512 wide, 59.2 top-1, linear. Not trained yet."""
+    return _imagenet(vicreg.Config(widths=(512, 512, 512)))
+
+
+def vicreg_imagenet_1k_r50_e100_d1024() -> Recipe:
+    """Table 12: an expander 1024 wide, 62.4 top-1, linear. Not trained yet."""
+    return _imagenet(vicreg.Config(widths=(1024, 1024, 1024)))
+
+
+def vicreg_imagenet_1k_r50_e100_d2048() -> Recipe:
+    """Table 12: an expander 2048 wide, 65.1 top-1, linear. Not trained yet."""
+    return _imagenet(vicreg.Config(widths=(2048, 2048, 2048)))
+
+
+def vicreg_imagenet_1k_r50_e100_d4096() -> Recipe:
+    """Table 12: an expander 4096 wide, 67.3 top-1, linear. Not trained yet."""
+    return _imagenet(vicreg.Config(widths=(4096, 4096, 4096)))
+
+
+def vicreg_imagenet_1k_r50_e100_d16384() -> Recipe:
+    """Table 12: an expander 16384 wide, 68.8 top-1, linear. Not trained yet."""
+    return _imagenet(vicreg.Config(widths=(16384, 16384, 16384)))
+
+
+def vicreg_imagenet_1k_r50_e100_l1_m0_n0() -> Recipe:
+    """Table 7 at its own scale: collapse. Not trained yet."""
+    return _imagenet(vicreg.Config(invariance=1.0, variance=0.0, covariance=0.0))
+
+
+def vicreg_imagenet_1k_r50_e100_l25_m0_n1() -> Recipe:
+    """Table 7 at its own scale: collapse. Not trained yet."""
+    return _imagenet(vicreg.Config(invariance=25.0, variance=0.0, covariance=1.0))
+
+
+def vicreg_imagenet_1k_r50_e100_l0_m25_n1() -> Recipe:
+    """Table 7 at its own scale: collapse. Not trained yet."""
+    return _imagenet(vicreg.Config(invariance=0.0, variance=25.0, covariance=1.0))
+
+
+def vicreg_imagenet_1k_r50_e100_l1_m1_n0() -> Recipe:
+    """Table 7 at its own scale: 57.5 top-1, linear. Not trained yet."""
+    return _imagenet(vicreg.Config(invariance=1.0, variance=1.0, covariance=0.0))
+
+
+def vicreg_imagenet_1k_r50_e100_l1_m1_n1() -> Recipe:
+    """Table 7 at its own scale: collapse. Not trained yet."""
+    return _imagenet(vicreg.Config(invariance=1.0, variance=1.0, covariance=1.0))
+
+
+def vicreg_imagenet_1k_r50_e100_l1_m10_n1() -> Recipe:
+    """Table 7 at its own scale: collapse. Not trained yet."""
+    return _imagenet(vicreg.Config(invariance=1.0, variance=10.0, covariance=1.0))
+
+
+def vicreg_imagenet_1k_r50_e100_l10_m1_n1() -> Recipe:
+    """Table 7 at its own scale: collapse. Not trained yet."""
+    return _imagenet(vicreg.Config(invariance=10.0, variance=1.0, covariance=1.0))
+
+
+def vicreg_imagenet_1k_r50_e100_l5_m5_n1() -> Recipe:
+    """Table 7 at its own scale: 68.1 top-1, linear. Not trained yet."""
+    return _imagenet(vicreg.Config(invariance=5.0, variance=5.0, covariance=1.0))
+
+
+def vicreg_imagenet_1k_r50_e100_l10_m10_n1() -> Recipe:
+    """Table 7 at its own scale: 68.2 top-1, linear. Not trained yet."""
+    return _imagenet(vicreg.Config(invariance=10.0, variance=10.0, covariance=1.0))
+
+
+def vicreg_imagenet_1k_r50_e100_l50_m50_n1() -> Recipe:
+    """Table 7 at its own scale: 68.3 top-1, linear. Not trained yet."""
+    return _imagenet(vicreg.Config(invariance=50.0, variance=50.0, covariance=1.0))
+
+
+def _imagenet(method: vicreg.Config | None = None, *, epochs: int = 100, lr: float = 0.3, batch: int = 2048) -> Recipe:
+    """Expander 8192 wide, LARS, 10 epochs of warm-up; the cosine ends at 0.001 of the peak, as the code's does."""
+    return _bases.imagenet(
+        method or vicreg.Config(),
+        views=_bases.IMAGENET_ASYMMETRIC,
+        optimiser=Optimiser(name="lars", lr=lr, weight_decay=1e-6, final_lr=1e-3),
+        budget=Budget(epochs=epochs, batch=batch, warmup=10),
+        probe=linear_sgd.Config(lr=0.02, weight_decay=1e-6, drops=()),
+    )
 
 
 def _table7(invariance: float, variance: float, covariance: float) -> Recipe:

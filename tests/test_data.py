@@ -68,6 +68,7 @@ def test_splits_are_whole_apart_and_the_same_every_time(
         assert not rows & seen
         seen |= rows
     assert splits.classes == classes
+    assert (sizes[0], px) == (data.train_size(Data(name=name)), data.side(Data(name=name)))
     assert splits.revision == data.revision(name)
     x = splits.train.pixels.double() / 255
     torch.testing.assert_close(splits.mean, x.mean((0, 2, 3)).float())
@@ -117,11 +118,33 @@ def test_object_sets_are_split_by_angle_and_by_object() -> None:
 
 def test_revisions_tell_sets_apart_and_are_pinned() -> None:
     revisions = {name: data.revision(name) for name in data.NAMES}
-    assert len(set(revisions.values())) == len(data.NAMES) == 6
+    assert len(set(revisions.values())) == len(data.NAMES) == 7
     assert revisions["digits"] == "33c5e492a25a-splits1"
     assert revisions["factors"] == "eec0da4d72aa-splits1"
     assert all(len(source.fingerprint) == 64 for source in data.SETS.values())
-    assert all(re.fullmatch("[0-9a-f]{40}", source.hub[1]) for source in data.SETS.values() if source.hub)
+    assert revisions["imagenet_1k"] == "49e2ee26f381-splits1"
+    hubs = [*(source.hub for source in data.SETS.values() if source.hub), *data.LARGE.values()]
+    assert all(re.fullmatch("[0-9a-f]{40}", commit) for _, commit in hubs)
+
+
+def test_sizes_are_known_without_loading() -> None:
+    assert set(data.SIZES) == set(data.NAMES)
+    assert data.train_size(Data(name="imagenet_1k")) == 1_281_167
+    assert (data.train_size(Data(name="cifar10", train_images=100)), data.side(Data(name="cifar10", px=16))) == (
+        100,
+        16,
+    )
+    with pytest.raises(UnknownName, match="no data set 'imagenet'; did you mean 'imagenet_1k'"):
+        data.side(Data(name="imagenet"))
+
+
+def test_a_set_that_is_only_known_is_not_loaded() -> None:
+    with pytest.raises(DataMissing) as error:
+        data.load(Data(name="imagenet_1k"))
+    assert one_line(error) == (
+        "data set 'imagenet_1k' cannot be loaded yet, only sets that fit into memory can; `harness show` and "
+        "`harness cost` know its recipes; sets that load: cifar10, coil20, digits, eth80, factors, fashion_mnist"
+    )
 
 
 def test_a_revision_needs_no_heavy_import() -> None:
@@ -537,6 +560,7 @@ def test_local_sets_are_the_pinned_ones(cached: Path, name: str, px: int, sizes:
         splits = local(name, cached)
         parts = (splits.train, splits.held_out, splits.test)
         assert tuple(map(len, parts)) == sizes
+        assert (sizes[0], px) == (data.train_size(Data(name=name)), data.side(Data(name=name)))
         for part in parts:
             assert part.pixels.shape[1:] == (3, px, px)
             assert len(part.labels.unique()) == splits.classes == classes

@@ -1,6 +1,7 @@
 """Recipes: all of them build and are consistent; names, digests, overrides and refusals."""
 
 from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,16 @@ def test_every_recipe_is_whole_and_named_after_its_parts(name: str) -> None:
     assert recipe.evals
     getter = getattr(registry.load("sweeps", registry.recipe_names()[name]), name)
     assert getter.__doc__, "a recipe says what it follows"
+
+
+def test_published_recipes_are_not_edited(request: pytest.FixtureRequest) -> None:
+    """tests/golden/digests.txt holds the digest of each; `--write-golden` adds new recipes and changes no line."""
+    file = Path(__file__).parent / "golden" / "digests.txt"
+    published = dict(line.split() for line in file.read_text().splitlines())
+    found = {name: registry.recipe(name).digest for name in NAMES}
+    assert {name: found.get(name) for name in published} == published
+    if request.config.getoption("--write-golden"):
+        file.write_text("".join(f"{name} {digest}\n" for name, digest in sorted(found.items())))
 
 
 def test_digests_are_distinct() -> None:
