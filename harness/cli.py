@@ -114,6 +114,59 @@ def show(recipe: Positional[str], set: Set = ()) -> None:
 
 
 @app.command
+def cost(
+    recipes: Positional[tuple[str, ...]] = (),
+    tflops: float | None = None,
+    timings: bool = False,
+    format: Literal["table", "markdown", "json"] = "table",
+) -> None:
+    """Count what recipes cost before anything runs: parameters, FLOPs, and an estimate of GPU-hours.
+
+    FLOPs are counted on one real training step, forward and backward, without data or a GPU.
+
+    Args:
+        recipes: their names, or patterns like "vicreg_*".
+        tflops: 10^12 FLOP/s that a GPU achieves, as `harness bench` measures it; else a median of published timings.
+        timings: show those published timings, and the rate that each comes to.
+        format: how to print.
+    """
+    from harness import commands
+
+    if bool(recipes) == timings:
+        raise BadCommand("name at least one recipe, `harness list` shows them; or ask for --timings alone")
+    if timings:
+        commands.show_timings()
+    else:
+        commands.show_costs(recipes, tflops, format)
+
+
+@app.command
+def bench(
+    recipe: Positional[str],
+    batch: int | None = None,
+    repeats: int = 10,
+    set: Set = (),
+    format: Literal["text", "json"] = "text",
+) -> None:
+    """Time bare training steps of a recipe on this machine's device: forward and backward on fixed tensors.
+
+    Args:
+        recipe: its name.
+        batch: images of a step, where the recipe's own are too many for one device.
+        repeats: how many steps to time.
+        set: a setting to override, for example encoder.name=resnet18; may be repeated.
+        format: how to print.
+    """
+    import json
+
+    from harness import bench as timing
+    from harness import registry
+
+    found = timing.bench(registry.recipe(recipe, set), batch, repeats)
+    say(json.dumps(found.to_data(), indent=2) if format == "json" else str(found))
+
+
+@app.command
 def run(
     recipes: Positional[tuple[str, ...]],
     seeds: int = 1,

@@ -59,6 +59,59 @@ def run_all(wanted: Sequence[Run], root: Path, data_root: Path | None, workers: 
         raise
 
 
+def show_costs(patterns: Sequence[str], tflops: float | None, format: str) -> None:
+    """Print what recipes cost. Errors: UnknownName, BadRecipe, BadCommand."""
+    import json
+
+    from harness import cost
+
+    if tflops is not None and not 0 < tflops < float("inf"):
+        raise BadCommand(f"--tflops is {tflops}; expected 10^12 FLOP/s as achieved, above 0")
+    rate, basis = (cost.TFLOPS, cost.CALIBRATION) if tflops is None else (tflops, "as given")
+    found = [cost.of(registry.recipe(name)) for name in registry.matching(patterns)]
+    if format == "json":
+        data = {"tflops": rate, "basis": basis, "recipes": [one.to_data(rate) for one in found]}
+        print(json.dumps(data, indent=2))  # noqa: T201
+        return
+    _print_table(cost.HEADER, [cost.row(one, rate) for one in found], format)
+    note = f"GPU-hours are an estimate at {rate:g} TFLOP/s achieved by a GPU: {basis}."
+    console.print(note, highlight=False, soft_wrap=True)
+
+
+def show_timings() -> None:
+    """Print what published timings come to, in FLOP/s."""
+    from statistics import median
+
+    from harness import cost
+
+    known = cost.timings(registry.ROOT / "results" / "timings.toml")
+    rates = [one.tflops(cost.of(registry.recipe(one.recipe))) for one in known]
+    rows = [
+        (f"{one.gpus} x {one.gpu}", f"{one.hours:g}", f"{rate:.1f}", one.source)
+        for one, rate in zip(known, rates, strict=True)
+    ]
+    _print_table(("GPUs", "hours", "TFLOP/s", "source"), rows, "table")
+    note = f"median {median(rates):.1f} TFLOP/s achieved by a GPU; `harness cost` takes {cost.TFLOPS:g}"
+    console.print(note, highlight=False)
+
+
+def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]], format: str) -> None:
+    """A table for the terminal, or Markdown; all columns but the first and texts are numbers."""
+    numbers = [all(row[i].replace(",", "").replace(".", "").isdigit() for row in rows) for i in range(len(header))]
+    if format == "markdown":
+        marks = ["--:" if number else "---" for number in numbers]
+        for line in (header, marks, *rows):
+            print("| " + " | ".join(line) + " |")  # noqa: T201
+        print()  # noqa: T201
+        return
+    table = Table(box=box.SIMPLE_HEAD)
+    for text, number in zip(header, numbers, strict=True):
+        table.add_column(text, justify="right" if number else "left", no_wrap=text == "recipe")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table, highlight=False)
+
+
 def finished(recipe: str, seed: int, overrides: tuple[str, ...], root: Path) -> tuple[RunDirectory, dict[str, Any]]:
     """A finished run and its record. Errors: BadRecipe if there is none."""
     directory = RunDirectory(root, registry.recipe(recipe, overrides), seed)

@@ -7,8 +7,9 @@ harness/evals/ is a protocol.
 import ast
 import importlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -55,6 +56,17 @@ def recipe_names() -> dict[str, str]:
                     )
                 found[node.name] = module
     return found
+
+
+def matching(patterns: Sequence[str]) -> list[str]:
+    """The recipes that patterns like "vicreg_*" mean, in the order given, each once. Errors: UnknownName."""
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        known = [name for name in recipe_names() if fnmatchcase(name, pattern)]
+        if not known:
+            raise UnknownName("recipe", pattern, recipe_names(), fix="`harness list` shows all")
+        found |= dict.fromkeys(known)
+    return list(found)
 
 
 @cache

@@ -11,6 +11,7 @@ from harness import cli, registry
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = "vicreg_digits_r10w16_e50"
+LARGE = "vicreg_imagenet_1k_r50_e100"
 QUICK = ["--set", "budget.epochs=1", "--set", "budget.warmup=0", "--set", "data.train_images=512"]
 
 
@@ -48,6 +49,8 @@ def test_help_imports_nothing_heavy() -> None:
             ["run", RECIPE, "--set", "budget.batch=4096"],
             "batch 4096 is larger than the 1257 training images of 'digits'; lower",
         ),
+        (["run", RECIPE, LARGE], "harness: data set 'imagenet_1k' cannot be loaded yet"),
+        (["submit", LARGE], "harness: data set 'imagenet_1k' cannot be loaded yet"),
         (["eval", RECIPE, "knm"], "harness: no protocol 'knm'; did you mean 'knn'?"),
         (["eval", RECIPE, "knn"], "harness: no finished run at"),
         (["export", RECIPE, "x.safetensors"], "harness: no finished run at"),
@@ -103,6 +106,39 @@ def test_list_and_show(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown["method"]["variance"] == 7.0
     assert shown["budget"]["batch"] == 64
     assert shown["digest"] == registry.recipe(RECIPE, ("method.variance=7", "budget.batch=64")).digest
+
+
+def test_cost_as_a_table_as_markdown_and_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("cost", RECIPE, capsys=capsys)[1].count(RECIPE) == 1
+    rows = call("cost", "vicreg_digits_*_l25_m25_n1", RECIPE, "--format", "markdown", capsys=capsys)[1].splitlines()
+    assert rows[0].startswith("| recipe | ")
+    assert [row.split(" | ")[0] for row in rows[2:4]] == ["| vicreg_digits_r10w16_e20_l25_m25_n1", f"| {RECIPE}"]
+    assert rows[-1].startswith(
+        "GPU-hours are an estimate at 12 TFLOP/s achieved by a GPU: the median of published timings"
+    )
+    found = json.loads(call("cost", RECIPE, "--tflops", "2", "--format", "json", capsys=capsys)[1])
+    assert (found["tflops"], found["basis"]) == (2.0, "as given")
+    (row,) = found["recipes"]
+    assert row["total_flops"] == row["step_flops"] * row["steps"] == row["gpu_hours"] * 2e12 * 3600
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["cost"], "name at least one recipe, `harness list` shows them; or ask for --timings alone"),
+        (["cost", "vicreg_digit_*"], "no recipe 'vicreg_digit_*'; did you mean"),
+        (["cost", RECIPE, "--tflops", "0"], "--tflops is 0.0; expected 10^12 FLOP/s as achieved, above 0"),
+        (["bench", RECIPE, "--repeats", "0"], "--repeats is 0; expected 1 or more"),
+        (["bench", RECIPE, "--batch", "1"], "batch 1 is under the 2 that VICReg needs; raise budget.batch"),
+        (["bench", "untrained_digits_r10w16_e0"], "is never trained; there is no step to time"),
+    ],
+)
+def test_what_cannot_be_costed_or_timed_is_refused(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = call(*words, capsys=capsys)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert message in err
 
 
 def test_run_eval_export_and_leaderboard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """Losses that half precision would spoil."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -18,7 +19,9 @@ def full_precision(loss: Callable[..., ResultT]) -> Callable[..., ResultT]:
 
     @wraps(loss)
     def wide(first: Tensor, *others: Any) -> ResultT:
-        with torch.autocast(first.device.type, enabled=False):
+        device = first.device.type  # "meta", where costs are counted, has no autocast
+        off = torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+        with off:
             return loss(*(_widen(argument) for argument in (first, *others)))
 
     return wide
