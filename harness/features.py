@@ -120,12 +120,20 @@ def extract(
     )
 
 
-def accuracy(scores: Tensor, labels: Tensor, top: int = 1) -> float:
+class Accuracy(float):
+    """Percent of images classified correctly; `correct` (N,), bool, says which, in the order of the split."""
+
+    correct: Tensor
+
+
+def accuracy(scores: Tensor, labels: Tensor, top: int = 1) -> Accuracy:
     """Percent of rows of scores (N, C) whose label is among the `top` largest; of equal scores the lower class wins."""
     own = scores.gather(1, labels[:, None])
     before = torch.arange(scores.shape[1]) < labels[:, None]
     rank = ((scores > own) | ((scores == own) & before)).sum(1)
-    return 100 * float((rank < top).double().mean())
+    percent = Accuracy(100 * float((rank < top).double().mean()))
+    percent.correct = rank < top
+    return percent
 
 
 def _joined(parts: Sequence[Tensor], name: str) -> Tensor:

@@ -27,6 +27,7 @@ from harness.evals import (
     online_linear,
 )
 from harness.features import Features, Table
+from harness.predictions import unpack
 from harness.recipe import ProtocolConfig
 from harness.seeding import generator
 
@@ -517,6 +518,19 @@ def test_records_say_what_was_measured_and_how() -> None:
         assert record["units"].keys() == record["metrics"].keys()
     assert json.loads(json.dumps(records)) == records
     assert evaluate(protocols, everything()[0], network="teacher", layer="block 3") == records
+
+
+def test_records_keep_which_images_an_accuracy_got_right() -> None:
+    features, protocols = everything()
+    records = evaluate(protocols, features, network="student")
+    kept = {record["protocol"] for record in records if "correct" in record}
+    assert kept == {"knn_k20_t0.07", "linear", "online_linear"}  # few_label is a mean over many classifiers
+    for record in records:
+        for metric, text in record.get("correct", {}).items():
+            assert 100 * unpack(text, record["n"]).mean() == pytest.approx(record["metrics"][metric])
+    scores = knn.votes(features.train.x, features.train.labels, features.test.x, features.classes, 20, 0.07)
+    right = scores.argmax(1) == features.test.labels
+    assert unpack(records[1]["correct"]["top1"], records[1]["n"]).tolist() == right.tolist()
 
 
 def test_a_collapsed_encoder_can_be_evaluated() -> None:

@@ -3,7 +3,8 @@
 `check(config, train, classes)` raises BadRecipe if the protocol cannot be used on such a train split.
 `run(config, features, split)` yields (metric, value). It fits on train; whatever it selects, it selects on held_out, so
 a held-out value may be the best of several and the test value never is.
-A metric is a name, or name/part for one of several parts; `UNITS` gives the unit by the name.
+A metric is a name, or name/part for one of several parts; `UNITS` gives the unit by the name. Of an accuracy of one
+classifier (`features.Accuracy`) the record keeps as `correct` which images it got right (harness/predictions.py).
 """
 
 import sys
@@ -12,7 +13,8 @@ from types import ModuleType
 from typing import Any
 
 from harness.data import Splits
-from harness.features import Features
+from harness.features import Accuracy, Features
+from harness.predictions import pack
 from harness.recipe import ProtocolConfig, to_data
 
 
@@ -42,7 +44,8 @@ def evaluate(
         settings = {key: value for key, value in to_data(config).items() if key != "name"}
         for split in splits:
             n = len(features.table(split).labels)
-            metrics = dict(module.run(config, features, split))
+            found = dict(module.run(config, features, split))
+            correct = {m: pack(value.correct.numpy()) for m, value in found.items() if isinstance(value, Accuracy)}
             records.append(
                 {
                     "protocol": config.id,
@@ -50,10 +53,11 @@ def evaluate(
                     "network": network,
                     "layer": layer,
                     "n": n,
-                    "metrics": metrics,
-                    "units": {metric: module.UNITS[metric.split("/")[0]] for metric in metrics},
+                    "metrics": {metric: float(value) for metric, value in found.items()},
+                    "units": {metric: module.UNITS[metric.split("/")[0]] for metric in found},
                     "settings": settings,
                 }
+                | ({"correct": correct} if correct else {})
             )
     return records
 
