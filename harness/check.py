@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -12,12 +13,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness import claims, provenance, records, registry, tracking, train, verdict
+from harness import claims, predictions, provenance, records, registry, tracking, train, verdict
 from harness.errors import UnknownName
+from harness.summary import NOTE, summarise
 
 if TYPE_CHECKING:
     import pandas
 
+    from harness.summary import Summary
     from harness.verdict import Verdict
 
 CLAIMS = registry.ROOT / "results" / "claims"
@@ -29,10 +32,13 @@ COLOURS = {
 }  # fmt: skip
 
 
-def judge(frame: "pandas.DataFrame", ids: Sequence[str] = (), *, allow_dirty: bool) -> "list[Verdict]":
+def judge(
+    frame: "pandas.DataFrame", ids: Sequence[str] = (), *, allow_dirty: bool, root: Path | None = None
+) -> "list[Verdict]":
     """Every claim and record whose id starts with one of `ids` (all, if none) against the runs of a `tracking.table`.
 
-    Where this machine has no run of a recipe and seed, the promoted one counts for the claims.
+    Where this machine has no run of a recipe and seed, the promoted one counts for the claims. root: of the run
+    directories, where they are at hand.
     """
     import pandas
 
@@ -50,10 +56,11 @@ def judge(frame: "pandas.DataFrame", ids: Sequence[str] = (), *, allow_dirty: bo
     for name in {*runs["recipe"]} & {*known} if len(runs) else ():
         recipe = registry.recipe(name)
         current[name] = verdict.Current(recipe.digest, provenance.fingerprint(train.methods_of(recipe)))
-    found = verdict.check(wanted, runs, current, allow_dirty=allow_dirty)
+    correct = predictions.reader(root, records.by_key(promoted))
+    found = verdict.check(wanted, runs, current, allow_dirty=allow_dirty, correct=correct)
     if ids:
         promoted = [record for record in promoted if f"record/{record.recipe}".startswith(tuple(ids))]
-    return found + records.judge(promoted, frame, current, allow_dirty=allow_dirty)
+    return found + records.judge(promoted, frame, current, allow_dirty=allow_dirty, root=root)
 
 
 def judged(root: Path, uri: str | None, ids: Sequence[str], *, allow_dirty: bool) -> "list[Verdict]":
@@ -65,7 +72,7 @@ def judged(root: Path, uri: str | None, ids: Sequence[str], *, allow_dirty: bool
             pandas.DataFrame(columns=["run", "recipe", "seed", "dataset", "status"]), ids, allow_dirty=allow_dirty
         )
     tracking.sync(root, uri)
-    return judge(tracking.table(uri or tracking.default_uri(root)), ids, allow_dirty=allow_dirty)
+    return judge(tracking.table(uri or tracking.default_uri(root)), ids, allow_dirty=allow_dirty, root=root)
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -87,13 +94,30 @@ def show(verdicts: "Sequence[Verdict]", console: Console, *, untried: bool) -> N
     for header in ("claim", "verdict", "printed", "ours"):
         table.add_column(header, no_wrap=header == "verdict", overflow="fold")
     for v in shown:
-        text = v.text + ("; known" if v.known else "") + (f" ({v.more} more seeds would decide)" if v.more else "")
+        seeds = "no number of" if v.more == inf else f"{v.needed} more"
+        text = v.text + ("; known" if v.known else "") + (f" ({seeds} seeds would decide)" if v.needed else "")
         table.add_row(v.id, Text(text, COLOURS.get(v.word, "") if not v.known else "dim"), v.printed, v.ours or v.why)
     console.print(table, highlight=False)
     if any("dirty tree" in v.why for v in shown if v.word == "barred"):
         console.print("commit and run again, or judge them here with --allow-dirty", highlight=False)
     if left_out := len(verdicts) - len(shown):
         console.print(f"{left_out} claims are untried; --untried lists them", highlight=False)
+    tried = [one for one in summarise(verdicts) if set(one.words) - {"untried"}]
+    if tried:
+        console.print(_by_source(tried), highlight=False)
+        console.print(NOTE, style="dim", highlight=False)
+
+
+def _by_source(summaries: "Sequence[Summary]") -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title="the sources' own claims", title_justify="left")
+    words = ("reproduced", "differs", "undecided", "barred", "untried")
+    for header in ("source", *words, "differs (Holm)"):
+        table.add_column(header, justify="left" if header == "source" else "right")
+    for one in summaries:
+        counts = {word: str(one.words.get(word, 0)) for word in words}
+        counts["differs"] += f" ({one.known} known)" if one.known else ""
+        table.add_row(one.stem, *counts.values(), f"{len(one.differing)} of {one.tested}" if one.tested else "no test")
+    return table
 
 
 def as_json(verdicts: "Iterable[Verdict]") -> str:
@@ -104,10 +128,10 @@ def as_json(verdicts: "Iterable[Verdict]") -> str:
 def _plain(v: "Verdict") -> dict[str, Any]:
     fields = asdict(v)
     claim = fields.pop("claim")
-    for name in ("low", "high", "effect"):  # JSON knows no infinity
-        fields[name] = None if fields[name] is None or abs(fields[name]) == float("inf") else fields[name]
+    for name in ("low", "high", "effect", "more"):  # JSON knows no infinity
+        fields[name] = None if fields[name] is None or abs(fields[name]) == inf else fields[name]
     if fields["band"]:
-        fields["band"] = [None if abs(edge) == float("inf") else edge for edge in fields["band"]]
+        fields["band"] = [None if abs(edge) == inf else edge for edge in fields["band"]]
     return fields | {"text": v.text, "source": claim["source"] if claim else None}
 
 

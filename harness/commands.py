@@ -267,7 +267,7 @@ def show_leaderboard(root: Path, uri: str | None, dataset: str | None, overrides
     leaderboard.write_csv(board, root / "leaderboard.csv")
     curves = tracking.curves(root, frame["run"] if len(frame) else ())
     page = root / "leaderboard.html"
-    report.write(page, frame, curves, check.judge(frame, allow_dirty=True), overrides=overrides)
+    report.write(page, frame, curves, check.judge(frame, allow_dirty=True, root=root), overrides=overrides)
     return page
 
 

@@ -7,21 +7,22 @@ results/records/<recipe>.json holds every finished run of the recipe's digest, r
 `sha256` is of everything else, so an edit by hand is noticed. What is not finite is null, as JSON has no NaN.
 
 Records answer three questions. Claims are judged by them where this machine has no runs. New runs are held against
-them: *regressed* if the promoted runs were significantly better in any score of the recipe (one-sided Welch test, 5 %
-shared by Bonferroni among the scores), else *held*. And a record of other code or of another digest than the
-checkout's is *stale* until the recipe is run again.
+them: *regressed* if the promoted runs were significantly better in any score of the recipe (one-sided test, 5 % shared
+by Bonferroni among the scores), else *held*. And a record of other code or of another digest than the checkout's is
+*stale* until the recipe is run again.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from harness import leaderboard, verdict
+from harness import judging, leaderboard, predictions, verdict
+from harness import statistics as stats
 from harness.errors import BadRecord
 from harness.runs import RunDirectory, write_atomically
 from harness.tracking import flatten
@@ -70,9 +71,9 @@ def promote(recipe: "Recipe", fingerprint: str, root: Path, folder: Path) -> tup
                 "run it again"
             )
         runs.append(_finite({name: value for name, value in run.items() if name != "resolved"}))
-    if len(runs) < verdict.MIN_SEEDS:
+    if len(runs) < stats.MIN_SEEDS:
         raise BadRecord(
-            f"recipe {recipe.name!r} has {len(runs)} finished runs in {root}, and a record needs {verdict.MIN_SEEDS} "
+            f"recipe {recipe.name!r} has {len(runs)} finished runs in {root}, and a record needs {stats.MIN_SEEDS} "
             f"or more: one seed has no spread; `harness run {recipe.name} --seeds 3` makes them"
         )
     content = {
@@ -133,15 +134,16 @@ def _finite(node: Any) -> Any:
 # ------------------------------------------------------------------------------------------ what they say
 
 
+def by_key(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
+    """The promoted runs by their keys in a `tracking.table`."""
+    return {f"{record.recipe}/{record.digest}/seed-{run['seed']}": run for record in records for run in record.runs}
+
+
 def frame(records: Iterable[Record]) -> "pandas.DataFrame":
     """The promoted runs as rows of a `tracking.table`."""
     import pandas
 
-    rows = [
-        {"run": f"{record.recipe}/{record.digest}/seed-{run['seed']}"} | _row(run)
-        for record in records
-        for run in record.runs
-    ]
+    rows = [{"run": key} | _row(run) for key, run in by_key(records).items()]
     return pandas.DataFrame(rows, columns=None if rows else ["run", "recipe", "seed", "dataset", "status"])
 
 
@@ -159,13 +161,23 @@ def _row(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def judge(
-    records: Iterable[Record], runs: "pandas.DataFrame", current: "Mapping[str, Current]", *, allow_dirty: bool = False
+    records: Iterable[Record],
+    runs: "pandas.DataFrame",
+    current: "Mapping[str, Current]",
+    *,
+    allow_dirty: bool = False,
+    root: Path | None = None,
 ) -> "list[Verdict]":
-    """One verdict per record: held, regressed or stale. runs: `tracking.table`, of this machine's runs alone."""
-    return [_judge(record, runs, current, allow_dirty) for record in records]
+    """One verdict per record: held, regressed or stale.
+
+    runs: `tracking.table`, of this machine's runs alone. root: of their directories, where they are at hand.
+    """
+    return [_judge(record, runs, current, allow_dirty, root) for record in records]
 
 
-def _judge(record: Record, runs: "pandas.DataFrame", current: "Mapping[str, Current]", allow_dirty: bool) -> "Verdict":
+def _judge(
+    record: Record, runs: "pandas.DataFrame", current: "Mapping[str, Current]", allow_dirty: bool, root: Path | None
+) -> "Verdict":
     base: dict[str, Any] = {
         "id": f"record/{record.recipe}",
         "kind": "record",
@@ -184,32 +196,48 @@ def _judge(record: Record, runs: "pandas.DataFrame", current: "Mapping[str, Curr
     if same_code and new is not None:  # a run is not held against itself
         seeds = {run["seed"] for run in record.runs}
         new = new.only(~new.good["seed"].isin(seeds))
-    if new is None or len(new.good) < verdict.MIN_SEEDS:
+    if new is None or len(new.good) < stats.MIN_SEEDS:
         if same_code:
             return verdict.Verdict(**base, word="held", why="no code on its path has changed since")
         return verdict.Verdict(**base, word="stale", why=f"code on its path has changed since; {again}")
     return verdict.Verdict(
-        **base, **_compare(record, new), n=(len(new.good), len(record.runs)), runs=tuple(new.good["run"])
+        **base, **_compare(record, new, root), n=(len(new.good), len(record.runs)), runs=tuple(new.good["run"])
     )
 
 
-def _compare(record: Record, new: "verdict.Runs") -> dict[str, Any]:
+def _compare(record: Record, new: "verdict.Runs", root: Path | None) -> dict[str, Any]:
     """The score in which the promoted runs are ahead by most, and whether by more than chance."""
     before = verdict.Runs(frame([record]), {}, 0)
     scores = [name for name in sorted(before.good) if name.startswith("test/") and leaderboard.is_score(name)]
-    pairs = {name: (before.values(name), new.values(name)) for name in scores}
-    pairs = {name: pair for name, pair in pairs.items() if min(map(len, pair)) >= verdict.MIN_SEEDS}
+    pairs = {name: (before.measured(name), new.measured(name)) for name in scores}
+    pairs = {name: pair for name, pair in pairs.items() if min(len(values) for values, _ in pair) >= stats.MIN_SEEDS}
     if not pairs:
         return {"word": "held", "why": "no score to compare"}
-    p = {name: verdict.welch_p(old, fresh) for name, (old, fresh) in pairs.items()}
+    p = {
+        name: _p_better(old, fresh, leaderboard.details(before.good, name))
+        for name, ((old, _), (fresh, _)) in pairs.items()
+    }
     worst = min(p, key=lambda name: p[name])
-    old, fresh = pairs[worst]
-    regressed = p[worst] < verdict.ALPHA / len(pairs)
+    (old, old_keys), (fresh, keys) = pairs[worst]
+    regressed = p[worst] < stats.ALPHA / len(pairs)
     measure = worst.removeprefix("test/")
-    return {
+    found = {
         "word": "regressed" if regressed else "held",
-        "ours": f"{measure} {verdict.spell(fresh)}, promoted {verdict.spell(old)}",
+        "ours": f"{measure} {judging.spell(fresh)}, promoted {judging.spell(old)}",
         "why": f"{measure}: promoted runs {'were' if regressed else 'are not'} better, p = {p[worst]:.2g} "
-        f"(one-sided Welch, {len(pairs)} scores share 5 %)",
+        f"(one-sided, {len(pairs)} scores share 5 %)",
         "effect": fmean(fresh) - fmean(old),
     }
+    about = leaderboard.details(before.good, worst)
+    if about.get("unit") == "percent":
+        mine = predictions.reader(root, {})(keys, worst)
+        theirs = predictions.reader(None, by_key([record]))(old_keys, worst)
+        error, how = judging.images_error((fresh, mine), (old, theirs), about["n"])
+        found |= {"sampling_error": error, "why": f"{found['why']}; sampling error of the test set {error:.2f}, {how}"}
+    return found
+
+
+def _p_better(old: Sequence[float], new: Sequence[float], about: Mapping[str, Any]) -> float:
+    """One-sided p-value of mean(old) > mean(new), unequal spreads."""
+    std_old, std_new = (stats.spread(stdev(values), judging.half_step(about)) for values in (old, new))
+    return stats.p_value(fmean(old) - fmean(new), stats.two_means(std_old, len(old), std_new, len(new)))

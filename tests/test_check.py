@@ -1,11 +1,16 @@
 """`harness check` for people, for other programs and for CI."""
 
+import io
 import json
+from math import inf
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from rich.console import Console
 from run_directories import FINGERPRINT
+from test_claims import load, value
 from test_cli import call
 from test_records import RECIPE, promote, write
 
@@ -41,6 +46,27 @@ def test_json_is_strict_and_complete() -> None:
     assert found[1]["band"] == [0.0, None]
     assert (found[0]["effect"], found[0]["text"], found[1]["text"]) == (0.1, "reproduced", "differs at reduced scale")
     assert "claim" not in found[0]
+
+
+def test_the_table_says_what_would_decide_and_ends_with_the_sources(tmp_path: Path) -> None:
+    def one(word: str, **more: Any) -> Verdict:
+        (claim,) = load(value(id=f"p/{word}")).claims
+        return Verdict(claim.id, "value", "paper", word, "73.2", ours="70.0", claim=claim, **more)
+
+    (other,) = load(value(id="q/a")).claims
+    verdicts = [one("differs", p=0.001), one("undecided", p=1.0, more=inf), one("barred"), *MADE[4:]]
+    verdicts.append(Verdict(other.id, "value", "paper", "untried", "73.2", claim=other))
+    console = Console(width=120, record=True, file=io.StringIO())
+    check.show(verdicts, console, untried=False)
+    text = console.export_text()
+    assert "undecided (no number of seeds would decide)" in text
+    rows = [line.split() for line in text.splitlines() if line.strip().startswith(("p ", "q "))]
+    assert rows == [["p", "0", "1", "1", "1", "0", "1", "of", "2"]]  # q is untried
+    assert " ".join(text.split()).endswith("is no test")
+    console = Console(width=120, record=True, file=io.StringIO())
+    check.show(verdicts[-1:], console, untried=False)
+    assert "Holm" not in console.export_text()
+    assert json.loads(check.as_json(verdicts))[1]["more"] is None
 
 
 def test_words_to_fail_on() -> None:

@@ -130,6 +130,9 @@ def test_what_fields_say_together() -> None:
     )
     assert "read_by is empty" in refuse(value(source=source("73.20") | {"read_by": []}))
     assert "spread needs a value" in refuse(value(spread={"kind": "std"}))
+    assert "spread.value = '±0.1' must be a number of at least 0" in refuse(
+        value(spread={"kind": "std", "value": "±0.1"})
+    )
     assert "seeds needs a value" in refuse(value(seeds={"kind": "unstated", "value": 3}))
     assert "must be a number of at least 0" in refuse(value(tolerance={"value": "-1", "why": "x"}))
     assert "value = 'collapse' must be a number" in refuse(value(value="collapse", source=source("collapse")))

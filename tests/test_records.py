@@ -3,15 +3,18 @@
 import json
 import re
 from collections.abc import Sequence
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from run_directories import FINGERPRINT, write_run
 from test_leaderboard import frame
 
 from harness import records, registry
 from harness.errors import BadRecord
+from harness.predictions import pack
 from harness.records import Record
 from harness.verdict import Current
 
@@ -137,6 +140,35 @@ def test_new_runs_are_held_against_it(tmp_path: Path) -> None:
     assert "2 scores share 5 %" in why  # knn and few_label; collapse's numbers are no scores
     write(tmp_path / "better", [99.0, 99.4, 99.1], **new)
     assert judge(tmp_path / "better", made, **new)[0] == "held"
+
+
+def test_the_test_set_is_stated_beside_the_seeds_image_by_image_where_the_predictions_were_kept(tmp_path: Path) -> None:
+    def keep(root: Path, rate: float) -> list[np.ndarray]:
+        bits = []
+        for path in sorted(root.glob("*/*/*/record.json")):
+            record = json.loads(path.read_text())
+            bits.append(np.random.default_rng(len(bits)).random(360) < rate)
+            record["evals"][2]["correct"] = {"top1": pack(bits[-1])}
+            path.write_text(json.dumps(record))
+        return bits
+
+    write(tmp_path / "old", [97.0, 97.3])
+    old = keep(tmp_path / "old", 0.85)
+    made = promote(tmp_path / "old", tmp_path / "records")
+    new = {"fingerprint": "1" * 12}
+    write(tmp_path / "new", [92.0, 92.4], **new)  # the same seeds and keys as the promoted ones
+    now = {RECIPE.name: Current(RECIPE.digest, new["fingerprint"])}
+
+    def judged() -> str:
+        (found,) = records.judge([made], frame(tmp_path / "new"), now, root=tmp_path / "new")
+        assert found.why.startswith("few_label_n5/top1: ")
+        return found.why.rpartition("; ")[2]
+
+    alone = sqrt(sum(100**2 * p * (1 - p) / 360 for p in (0.8515, 0.802)))
+    assert judged() == f"sampling error of the test set {alone:.2f}, not paired"
+    fresh = keep(tmp_path / "new", 0.80)
+    paired = 100 * float(np.std(np.mean(old, axis=0) - np.mean(fresh, axis=0), ddof=1)) / sqrt(360)
+    assert judged() == f"sampling error of the test set {paired:.2f}, paired by image"
 
 
 def test_it_goes_stale_by_itself(tmp_path: Path) -> None:

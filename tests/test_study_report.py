@@ -73,7 +73,7 @@ def test_the_terminal_tells_what_the_finals_decided(written: Written) -> None:
     best, text = final.finalists[2].label, shown(study, root)
     finals, tests = text.split("Finals: 5 fresh seeds")[1].split("Test images")
     assert row(finals, "default")[1:5] == ["25", "25", "1", "94.11 ± 0.26"]
-    assert row(finals, best)[4:] == ["96.30 ± 0.24", "+2.19", "+1.67 to +2.71", "better"]
+    assert row(finals, best)[4:] == ["96.30 ± 0.24", "+2.19", "+1.59 to +2.79", "better"]
     assert f"The winner is {best}; winner.py is its recipe, to be copied to sweeps/{NAME}.py." in finals
     assert row(tests, "default") == ["default", "93.61 ± 0.26", "–", "1.29"]  # 100 sqrt(0.936 * 0.064 / 360)
     assert row(tests, best) == [best, "95.80 ± 0.24", "+2.19", "1.06"]
@@ -191,7 +191,7 @@ def test_it_holds_the_tables_and_all_plots(page: str) -> None:
         "Objective over pairs of settings", "Settings of each trial", "Importance by fANOVA", "Importance by PED-ANOVA",
     ):  # fmt: skip
         assert f"<figcaption><b>{title}</b>" in page
-    assert "<td class=number>+1.67 to +2.71</td>" in page
+    assert "<td class=number>+1.59 to +2.79</td>" in page
     assert "A forest fitted to all complete trials; those that were pruned take no part." in page
     assert "prefers-color-scheme: dark" in page
 
@@ -302,7 +302,7 @@ def test_the_winner_is_a_recipe_of_the_same_digest(written: Written) -> None:
     text = file.read_text()
     assert f"study {NAME}" in text
     assert f"{PROTOCOL}/top1" in re.sub(r"\s", "", text)
-    assert "by +2.19, interval +1.67 to +2.71" in text
+    assert "by +2.19, interval +1.59 to +2.79" in text
 
 
 def test_the_winner_can_be_copied_to_a_checkout(written: Written, tmp_path: Path) -> None:

@@ -1,21 +1,22 @@
-"""Verdicts: each word, the statistics against scipy and written-out formulas, and their monotony."""
+"""Verdicts: each word of each kind, what is said beside it, and what a plot of it needs. The arithmetic:
+test_statistics.py."""
 
 import json
-from math import sqrt
+from dataclasses import replace
+from math import inf, sqrt
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
 import pandas
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 from run_directories import DIGEST, FINGERPRINT, write_run
 from scipy import stats
-from test_claims import collapse, load, ordering, source, value
+from test_claims import ABOUT, collapse, load, ordering, source, value
 from test_leaderboard import frame
 
-from harness import claims, verdict
+from harness import predictions, verdict
 from harness.verdict import Current, Verdict
 
 KNN = "knn_k20_t0.07"
@@ -38,6 +39,35 @@ def number(printed: str = "97.0", tolerance: str = "1.0") -> dict[str, Any]:
     )
 
 
+def equal(tolerance: str = "1.0", **changes: Any) -> dict[str, Any]:
+    two = without(ordering(), "better", "worse", "better_value", "worse_value", "margin")
+    return two | {
+        "id": "p/t1/equal", "kind": "equivalence", "one": "a", "other": "b", "one_value": "68.6", "other_value": "57.5",
+        "protocol": KNN, "tolerance": {"value": tolerance, "why": "x"},
+    } | changes  # fmt: skip
+
+
+def bound(limit: str = "0.5", **changes: Any) -> dict[str, Any]:
+    return ABOUT | {
+        "id": "p/t1/bound", "kind": "bound", "recipe": "r", "measure": "test/collapse/embedding_std",
+        "relation": "above", "bound": {"value": limit, "why": "x"}, "unit": "fraction", "value": "0.4",
+        "dataset": "digits", "seeds": {"kind": "unstated"}, "selection": "unstated", "scale": "paper",
+        "source": source("above 0.4"),
+    } | changes  # fmt: skip
+
+
+def without(item: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: one for name, one in item.items() if name not in names}
+
+
+def edit(path: Path, change: Any) -> None:
+    """Change the evaluations of a run's record."""
+    record = json.loads((path / "record.json").read_text())
+    for row in record["evals"]:
+        change(row)
+    (path / "record.json").write_text(json.dumps(record))
+
+
 def write_seeds(root: Path, values: list[float], recipe: str = "r", **more: Any) -> None:
     for seed, top1 in enumerate(values):
         write_run(root, recipe, seed, top1=top1, **more)
@@ -50,15 +80,80 @@ def test_value_reproduced_differs_undecided_untried(tmp_path: Path) -> None:
     good = judge(tmp_path, number("97.0", "1.0"))
     assert (good.word, good.text, good.n, good.more) == ("reproduced", "reproduced", (3,), None)
     assert good.ours == "97.03 ± 0.25"
-    assert "against ±1.05" in good.why
+    assert "against ±1.05; printed: one draw, spread taken as ours; sampling error" in good.why
     assert good.sampling_error == pytest.approx(100 * sqrt(0.9703 * 0.0297 / 360), rel=1e-3)
     assert "sampling error of the test set 0.89" in good.why
     assert judge(tmp_path, number("94.0", "1.0")).word == "differs"
     assert judge(tmp_path, number("99.9", "1.0")).word == "differs"  # better than printed differs, too
-    unsure = judge(tmp_path, number("97.0", "0.3"))
-    assert unsure.word == "undecided"
-    assert unsure.more is not None
-    assert unsure.more >= 1
+    unsure = judge(tmp_path, number("97.0", "0.6"))
+    assert (unsure.word, unsure.more, unsure.needed) == ("undecided", 4, "4")
+    never = judge(tmp_path, number("97.0", "0.3"))
+    assert (never.word, never.more, never.needed) == ("undecided", inf, "no number")
+    assert "; no number of seeds decides, the printed number is too uncertain; printed: one draw" in never.why
+    assert list(verdict.to_frame([never, unsure, good])["more seeds"]) == ["no number", "4", ""]
+
+
+def test_what_is_known_of_the_printed_number_widens_or_narrows_the_interval(tmp_path: Path) -> None:
+    values = [97.0, 97.6, 96.7]
+    write_seeds(tmp_path, values)
+    variance, t = stdev(values) ** 2 + (50 / 360) ** 2, stats.t.ppf(0.95, [2, 4])
+
+    def half(**changes: Any) -> float:
+        found = judge(tmp_path, number() | changes)
+        assert found.low is not None
+        assert found.high is not None
+        assert found.effect == pytest.approx(fmean(values) - 97.0)
+        return (found.high - found.low) / 2
+
+    five = {"kind": "count", "value": 5}
+    assert half() == pytest.approx(t[0] * sqrt(variance * (1 / 3 + 1)))
+    assert half(seeds=five) == pytest.approx(t[0] * sqrt(variance * (1 / 3 + 1 / 5)))
+    stated = {"kind": "std", "value": "0.30"}
+    ours = t[0] ** 2 * variance / 3
+    assert half(seeds=five, spread=stated) == pytest.approx(sqrt(ours + t[1] ** 2 * (0.30**2 + 0.005**2) / 5))
+    unstated = stats.t.ppf(0.95, 1) ** 2 * (0.30**2 + 0.005**2) / 2
+    assert half(spread=stated) == pytest.approx(sqrt(ours + unstated))
+    assert half(seeds={"kind": "count", "value": 1}, spread=stated) == half()  # one seed has no spread
+    assert half(source=source("97.0") | {"kind": "expectation"}) == pytest.approx(sqrt(ours))
+    assert "; printed: std 0.30 over 5 seeds; " in judge(tmp_path, number() | {"seeds": five, "spread": stated}).why
+    assert "; printed: std 0.30 over unstated seeds, taken as 2; " in judge(tmp_path, number() | {"spread": stated}).why
+    assert "; printed: mean of 5 seeds, spread taken as ours; " in judge(tmp_path, number() | {"seeds": five}).why
+
+
+def test_a_verdict_carries_what_a_plot_needs(tmp_path: Path) -> None:
+    write_seeds(tmp_path, [97.0, 97.5])
+    found = judge(tmp_path, number("97.2", "1.0"))
+    assert found.claim is not None
+    assert (found.claim.id, found.recipes, found.unit) == (found.id, ("r",), "percent")
+    assert found.runs == (f"r/{DIGEST}/seed-0", f"r/{DIGEST}/seed-1")
+    assert found.points == pytest.approx((-0.2, 0.3))
+    assert found.band == pytest.approx((-1.05, 1.05))
+    write_seeds(tmp_path, [90.0, 91.0], "b")
+    two = judge(tmp_path, ordering(better="r", worse="b", protocol=KNN, margin={"value": "2", "why": "x"}))
+    assert (two.effect, two.band, two.points, len(two.runs)) == (pytest.approx(6.75), (2.0, inf), (), 4)
+    untried = judge(tmp_path, number() | {"recipe": "x"})
+    assert (untried.recipes, untried.runs, untried.effect, untried.p) == (("x",), (), None, None)
+
+
+def test_a_number_that_is_not_finite_is_left_out_and_said(tmp_path: Path) -> None:
+    write_seeds(tmp_path, [97.0, 97.1, float("nan"), 96.9])
+    found = judge(tmp_path, number())
+    assert (found.word, found.n, len(found.runs)) == ("reproduced", (3,), 3)
+    assert "; 1 without a finite number, left out; " in found.why
+
+
+def test_equal_seeds_keep_the_spread_of_half_an_image(tmp_path: Path) -> None:
+    write_seeds(tmp_path, [97.0, 97.0])
+    half = stats.t.ppf(0.95, 1) * (50 / 360) * sqrt(1 / 2 + 1)
+    assert f"[{-half:+.2f}, {half:+.2f}]" in judge(tmp_path, number()).why
+
+
+def test_equal_seeds_of_another_metric_decide_nothing(tmp_path: Path) -> None:
+    write_seeds(tmp_path, [97.0, 97.1])  # both with an embedding_std of 0.5
+    item = number("0.5", "0.1") | {"protocol": "collapse", "metric": "embedding_std", "unit": "fraction"}
+    found = judge(tmp_path, item | {"source": source("0.5")})
+    assert (found.word, found.ours, found.more) == ("undecided", "0.5000 ± 0.0000", None)
+    assert found.why == "equal seeds have no spread to judge by; printed: one draw, spread taken as ours"
 
 
 def test_one_seed_is_undecided_and_a_diverged_one_is_never_reproduced(tmp_path: Path) -> None:
@@ -89,6 +184,99 @@ def test_ordering(tmp_path: Path) -> None:
     unsure = judge(tmp_path, item | {"margin": {"value": "6.4", "why": "x"}})
     assert unsure.text == "undecided at reduced scale"
     assert unsure.more
+
+
+def test_an_ordering_whose_recipes_diverged(tmp_path: Path) -> None:
+    write_seeds(tmp_path, [97.0, 97.4], "a")
+    write_seeds(tmp_path, [0.0, 0.0], "b", status="diverged")
+    found = judge(tmp_path, ordering(better="a", worse="b", protocol=KNN))
+    assert (found.word, found.why) == ("undecided", "b: all 2 runs diverged")
+    found = judge(tmp_path, ordering(better="b", worse="a", protocol=KNN))
+    assert (found.word, found.why) == ("differs", "all 2 runs diverged")
+    assert judge(tmp_path, equal()).word == "differs"
+    found = judge(tmp_path, ordering(better="a", worse="b", protocol="linear"))
+    assert (found.word, found.why) == ("untried", "no run was evaluated by test/linear/top1")
+
+
+def test_equivalence(tmp_path: Path) -> None:
+    write_seeds(tmp_path, [97.0, 97.4, 96.9], "a")
+    write_seeds(tmp_path, [97.1, 97.3, 97.2], "b")
+    found = judge(tmp_path, equal("1.0"))
+    assert (found.word, found.text, found.printed, found.n) == (
+        "reproduced", "holds at reduced scale", "68.6 ≈ 57.5", (3, 3)
+    )  # fmt: skip
+    assert found.why.startswith("90 % interval of one - other [")
+    assert "] against ±1; sampling error of the test set " in found.why
+    assert (found.band, found.p) == ((-1.0, 1.0), 1.0)
+    assert judge(tmp_path, equal("0.1")).word == "undecided"
+    write_seeds(tmp_path, [90.0, 90.2, 90.1], "b")
+    for item in (equal(), equal(one="b", other="a")):  # on either side
+        found = judge(tmp_path, item)
+        assert found.word == "differs"
+        assert found.p is not None
+        assert found.p < 0.01
+
+
+def test_bound(tmp_path: Path) -> None:
+    def run(seed: int, number: float) -> None:
+        edit(write_run(tmp_path, "r", seed), lambda row: row["metrics"].update(embedding_std=number))
+
+    assert judge(tmp_path, bound()).word == "untried"
+    run(0, 0.75)
+    one = judge(tmp_path, bound())
+    assert (one.word, one.more, one.ours) == ("undecided", 1, "0.75")
+    run(1, 0.875)
+    found = judge(tmp_path, bound())
+    assert (found.word, found.ours, found.n, found.p) == ("reproduced", "0.75, 0.875", (2,), None)
+    assert found.why == "claimed: test/collapse/embedding_std above 0.5; 2 of 2 seeds agree"
+    assert (found.points, found.band, found.effect) == ((0.25, 0.375), (0.0, inf), 0.3125)
+    below = judge(tmp_path, bound(relation="below"))
+    assert (below.word, below.band) == ("differs", (-inf, 0.0))
+    assert judge(tmp_path, bound("0.8")).word == "undecided"
+    assert judge(tmp_path, bound("0.75")).word == "undecided"  # on the bound is not above it
+    run(2, float("nan"))
+    assert judge(tmp_path, bound()).why.endswith("2 of 2 seeds agree; 1 without a finite number, left out")
+    write_run(tmp_path, "r", 3, status="diverged")
+    found = judge(tmp_path, bound())
+    assert (found.word, found.n) == ("undecided", (3,))
+    assert "2 of 3 seeds agree; 1 diverged, so not reproduced" in found.why
+
+
+def test_a_bound_on_a_diagnostic_is_on_its_last_logged_value(tmp_path: Path) -> None:
+    runs = pandas.DataFrame(
+        {"run": [f"r/{DIGEST}/seed-{seed}" for seed in (0, 1)], "recipe": "r", "digest": DIGEST, "dirty": False}
+        | {"fingerprint": FINGERPRINT, "overrides": "", "status": "complete", "diagnostics/entropy": [1.5, 2.5]}
+    )
+    current = {"r": Current(DIGEST, FINGERPRINT)}
+    (found,) = verdict.check(load(bound("1", measure="diagnostics/entropy")).claims, runs, current)
+    assert (found.word, found.ours) == ("reproduced", "1.5, 2.5")
+    (found,) = verdict.check(load(bound("1", measure="diagnostics/none")).claims, runs, current)
+    assert (found.word, found.why) == ("untried", "no run was evaluated by diagnostics/none")
+
+
+def test_two_recipes_are_compared_image_by_image_where_the_predictions_were_kept(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for recipe, top1 in (("a", 97.0), ("b", 90.0)):
+        write_seeds(tmp_path, [top1, top1 + 1], recipe)
+    item = load(ordering(better="a", worse="b", protocol=KNN)).claims
+    runs, current = frame(tmp_path), dict.fromkeys("ab", Current(DIGEST, FINGERPRINT))
+
+    def judged() -> Verdict:
+        return verdict.check(item, runs, current, correct=predictions.reader(tmp_path, {}))[0]
+
+    alone = sqrt(sum(100**2 * p * (1 - p) / 360 for p in (0.975, 0.905)))
+    assert judged().sampling_error == pytest.approx(alone)
+    assert judged().why.endswith(f"; sampling error of the test set {alone:.2f}, not paired")
+    bits = {(recipe, seed): rng.random(360) < 0.9 for recipe in "ab" for seed in (0, 1)}
+    for (recipe, seed), row_bits in bits.items():
+        path = tmp_path / recipe / DIGEST / f"seed-{seed}"
+        edit(path, lambda row, kept=row_bits: row.update(correct={"top1": predictions.pack(kept)}))
+    means = [np.mean([bits[recipe, seed] for seed in (0, 1)], axis=0) for recipe in "ab"]
+    paired = 100 * stats.sem(means[0] - means[1])
+    assert judged().sampling_error == pytest.approx(paired)
+    assert judged().why.endswith(f"; sampling error of the test set {paired:.2f}, paired by image")
+    (tmp_path / "a" / DIGEST / "seed-0" / "record.json").write_text("{")
+    assert judged().why.endswith("not paired")
 
 
 @pytest.mark.parametrize(
@@ -129,7 +317,7 @@ def test_known_excuses_a_difference_and_changes_nothing_else(
         assert found.why == without.why + "; known: measured then: it trains"
         assert verdict.exit_code([found, without]) == 1
     else:
-        assert found == without
+        assert replace(found, claim=None) == replace(without, claim=None)
 
 
 def test_known_comes_last_in_the_why(tmp_path: Path) -> None:
@@ -180,91 +368,17 @@ def test_exit_code_and_table(tmp_path: Path) -> None:
     bad = verdict.check(load(number("90.0")).claims, frame(tmp_path), current)
     untried = verdict.check(load(value()).claims, frame(tmp_path), current)
     assert [verdict.exit_code(x) for x in (good, bad, untried, good + bad, [])] == [0, 1, 0, 1, 0]
+    stale = [Verdict("record/r", "record", "paper", "stale", "")]
+    assert [verdict.exit_code(stale), verdict.exit_code(stale, ("stale",)), verdict.exit_code(bad, ("stale",))] == [
+        0,
+        1,
+        0,
+    ]
     table = verdict.to_frame(good + bad)
     assert list(table["verdict"]) == ["reproduced", "differs"]
     assert list(table["runs"]) == ["3", "3"]
 
 
-# ------------------------------------------------------------------------------------------ statistics
-
-FINITE = st.floats(80, 100)
-SEVERAL = st.lists(FINITE, min_size=2, max_size=8)
-ORDER = {"differs": 0, "undecided": 1, "reproduced": 2}
-
-
-@settings(deadline=None, max_examples=50)
-@given(SEVERAL, FINITE, st.floats(0.01, 5))
-def test_equivalence_is_two_one_sided_tests(values: list[float], target: float, bound: float) -> None:
-    assume(stdev(values) > 1e-3)
-    word, low, high, _ = verdict.equivalence(values, target, bound)
-    above = stats.ttest_1samp(values, target - bound, alternative="greater").pvalue
-    below = stats.ttest_1samp(values, target + bound, alternative="less").pvalue
-    p = max(above, below)
-    assume(abs(p - 0.05) > 1e-6)
-    assert (word == "reproduced") == (p < 0.05)
-    interval = stats.ttest_1samp(values, target).confidence_interval(0.9)
-    assert (low, high) == pytest.approx((interval.low - target, interval.high - target), abs=1e-8)
-
-
-@settings(deadline=None, max_examples=50)
-@given(SEVERAL, SEVERAL, st.floats(0, 3))
-def test_superiority_is_welch(a: list[float], b: list[float], margin: float) -> None:
-    assume(min(stdev(a), stdev(b)) > 1e-3)
-    word, low, high, _ = verdict.superiority(a, b, margin)
-    interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.9)
-    assert (low, high) == pytest.approx((interval.low, interval.high), rel=1e-6, abs=1e-8)
-    assert word == ("reproduced" if low > margin else "differs" if high < margin else "undecided")
-
-
-@settings(deadline=None, max_examples=50)
-@given(SEVERAL, FINITE, st.floats(0, 10), st.floats(0, 10))
-def test_a_verdict_is_monotone_in_its_tolerance(values: list[float], target: float, one: float, other: float) -> None:
-    small, large = sorted((one, other))
-    words = [verdict.equivalence(values, target, bound, 0.05)[0] for bound in (small, large)]
-    assert ORDER[words[0]] <= ORDER[words[1]]
-
-
-@settings(deadline=None, max_examples=50)
-@given(SEVERAL, SEVERAL, st.floats(0, 5), st.floats(0, 5))
-def test_an_ordering_is_monotone_in_its_margin(a: list[float], b: list[float], one: float, other: float) -> None:
-    small, large = sorted((one, other))
-    words = [verdict.superiority(a, b, margin, 0.05)[0] for margin in (small, large)]
-    assert ORDER[words[0]] >= ORDER[words[1]]
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.floats(0.05, 3), st.floats(0.1, 2), st.integers(2, 40))
-def test_further_seeds_are_finite_enough_and_fewer_the_more_there_are(distance: float, std: float, n: int) -> None:
-    more = verdict.further_seeds(distance, std, n)
-    assert 1 <= more <= verdict.SEEDS_LIMIT
-    if more < verdict.SEEDS_LIMIT:
-        half = stats.t.ppf(0.95, n + more - 1) * std / sqrt(n + more)
-        assert half < distance
-        later = verdict.further_seeds(distance, std, n + 1)
-        assert later == max(1, more - 1)
-
-
-def test_further_seeds_really_decide() -> None:
-    values = [97.0, 97.6, 96.7]
-    word, _, _, more = verdict.equivalence(values, 97.0, 0.5)
-    assert word == "undecided"
-    assert more is not None
-    mean, std, n = fmean(values), stdev(values), len(values) + more
-    spread = std * sqrt((n - 1) / n)  # n numbers of the same mean and std
-    same = [mean + spread * sign for sign in ([1, -1] * n)[: n - n % 2]] + [mean] * (n % 2)
-    scale = std / stdev(same)
-    assert verdict.equivalence([mean + (x - mean) * scale for x in same], 97.0, 0.5)[0] == "reproduced"
-
-
-def test_equal_seeds_still_have_the_spread_of_one_image(tmp_path: Path) -> None:
-    write_seeds(tmp_path, [97.0, 97.0])
-    least = 100 / 360 / sqrt(12)
-    assert verdict.quantum(json.loads('{"n": 360, "unit": "percent"}')) == pytest.approx(least)
-    half = stats.t.ppf(0.95, 1) * least / sqrt(2)
-    assert f"[{-half:+.2f}, {half:+.2f}]" in judge(tmp_path, number()).why
-
-
 def test_the_paper_scale_words_are_plain_and_reduced_ones_say_so() -> None:
-    assert set(verdict.REDUCED) == set(ORDER)
+    assert set(verdict.REDUCED) == {"reproduced", "differs", "undecided"}
     assert all(text.endswith("at reduced scale") for text in verdict.REDUCED.values())
-    assert isinstance(load(value()).claims[0], claims.Value)

@@ -168,6 +168,8 @@ def _check(claim: Claim, where: str, recipes: Collection[str] | None) -> None:
             raise BadClaim(
                 f'{where}: {name} needs a value, and kind "unstated" has none; got kind {state!r}, value {value!r}'
             )
+    if stated and stated.value:
+        _number(stated.value, where, "spread.value")
     for recipe in claim.recipes if recipes is not None else ():
         if recipe not in (recipes or ()):
             raise BadClaim(f"{where}: no recipe {recipe!r}{_nearest(recipe, recipes or ())}")

@@ -16,12 +16,12 @@ from harness import attempts, registry
 from harness.leaderboard import sampling_error
 from harness.report import STYLE
 from harness.runs import write_atomically
+from harness.statistics import SEEDS_LIMIT
 from harness.studies import plots, selection, winner
 from harness.studies import study as studies
 from harness.studies.optimise import in_memory
 from harness.studies.selection import Comparison
 from harness.studies.study import Final, Finalist, Study, Trial
-from harness.verdict import SEEDS_LIMIT
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -14,9 +14,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from harness.errors import RunConflict
+from harness.statistics import SEEDS_LIMIT, half_step, spread, t_quantile
 from harness.studies.space import value_at
 from harness.studies.study import Final, Finalist, Study, Trial, score
-from harness.verdict import SEEDS_LIMIT, quantum, t_quantile
 
 LEVEL = 0.95
 
@@ -27,7 +27,7 @@ class Comparison:
 
     difference, low, high: of the mean, in the unit of the objective, and its interval; None without two pairs.
     word: default, better, worse, undecided, or unstable: a seed diverged or failed where the default did not.
-    more: further seeds that would decide, if mean and spread stay as they are; at most verdict.SEEDS_LIMIT.
+    more: further seeds that would decide, if mean and spread stay as they are; at most statistics.SEEDS_LIMIT.
     """
 
     finalist: Finalist
@@ -92,7 +92,7 @@ def compare_runs(study: Study, runs: Path, final: Final) -> list[Comparison]:
     """`compare` of the final runs on the held-out split."""
     values, n = final_values(study, runs, final, "held_out")
     percent = study.objective.endswith(("/top1", "/top5"))
-    return compare(final.finalists, values, quantum({"unit": "percent", "n": n}) if percent and n else 0.0)
+    return compare(final.finalists, values, half_step(n) if percent and n else 0.0)
 
 
 def compare(
@@ -100,7 +100,7 @@ def compare(
 ) -> list[Comparison]:
     """Each against the first, the default. values: by digest, in the order of the seeds.
 
-    least_std: smallest spread of a value to assume, as an accuracy moves in steps of one image (verdict.quantum).
+    least_std: added to the spread in quadrature, as accuracies move in steps of one image (statistics.spread).
     """
     default, others = entries[0], entries[1:]
     base = tuple(values[default.digest])
@@ -130,18 +130,18 @@ def interval(differences: Sequence[float], comparisons: int, least_std: float = 
 
 def further_seeds(differences: Sequence[float], comparisons: int, least_std: float = 0.0) -> int:
     """Seeds beyond these until the interval leaves 0 out, at this mean and spread."""
-    n, off, spread, more = len(differences), abs(fmean(differences)), _spread(differences, least_std), 1
-    while more < SEEDS_LIMIT and _half(n + more, spread, comparisons) >= off:
+    n, off, std, more = len(differences), abs(fmean(differences)), _spread(differences, least_std), 1
+    while more < SEEDS_LIMIT and _half(n + more, std, comparisons) >= off:
         more += 1
     return more
 
 
 def _spread(differences: Sequence[float], least_std: float) -> float:
-    return max(stdev(differences), sqrt(2) * least_std)
+    return float(spread(stdev(differences), sqrt(2) * least_std))
 
 
-def _half(n: int, spread: float, comparisons: int) -> float:
-    return t_quantile(n - 1, (1 - LEVEL) / 2 / comparisons) * spread / sqrt(n)
+def _half(n: int, std: float, comparisons: int) -> float:
+    return float(t_quantile(n - 1, (1 - LEVEL) / 2 / comparisons)) * std / sqrt(n)
 
 
 def winner(found: Sequence[Comparison]) -> int:
