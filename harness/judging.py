@@ -24,11 +24,13 @@ def value(claim: Value, runs: "Runs") -> dict[str, Any]:
     values, keys = runs.measured(column)
     if not values:
         return _no_number(column, runs)
-    about, printed, how = details(runs.good, column), *printed_of(claim)
-    bound, step = float(claim.tolerance.value) + claim.half_unit, half_step(about)
-    points = tuple(x - float(claim.value) for x in values)
+    about = details(runs.good, column)
+    unit = 100.0 if (claim.unit, about.get("unit")) == ("fraction", "percent") else 1.0  # printed as 0.847
+    printed, how = printed_of(claim, unit)
+    bound, step = unit * (float(claim.tolerance.value) + claim.half_unit), half_step(about)
+    points = tuple(x - unit * float(claim.value) for x in values)
     found: dict[str, Any] = {"ours": spell(values, _digits(about)), "runs": keys, "n": (len(values),)}
-    found |= {"effect": fmean(points), "points": points, "band": (-bound, bound)}
+    found |= {"effect": fmean(points), "points": points, "band": (-bound, bound), "unit": about.get("unit", claim.unit)}
     notes = [how, *_left_out(column, runs)]
     if about.get("unit") == "percent":
         found["sampling_error"] = sampling_error(fmean(values), about["n"])
@@ -100,8 +102,8 @@ def bound(claim: Bound, runs: "Runs") -> dict[str, Any]:
     return found | _counted(agree, total, "; ".join([side, *_left_out(claim.measure, runs)]))
 
 
-def printed_of(claim: Value) -> tuple[stats.Printed, str]:
-    """What is known of the printed number's own error, and the same in words."""
+def printed_of(claim: Value, unit: float = 1.0) -> tuple[stats.Printed, str]:
+    """What is known of the printed number's own error, in units of ours, and the same in words."""
     seeds, spread = claim.seeds.value or 1, claim.spread
     if claim.source.kind == "expectation":
         return stats.Printed(inf), "expected, so without error"
@@ -110,7 +112,7 @@ def printed_of(claim: Value) -> tuple[stats.Printed, str]:
         return stats.Printed(seeds), f"printed: {what}, spread taken as ours"
     seeds = claim.seeds.value or MIN_SEEDS  # the fewest that have a spread
     half_unit = 0.5 * 10.0 ** -len(spread.value.partition(".")[2])
-    std = stats.printed_std(spread.kind, float(spread.value), half_unit, seeds)
+    std = unit * stats.printed_std(spread.kind, float(spread.value), half_unit, seeds)
     stated = f"{seeds} seeds" if claim.seeds.value else f"unstated seeds, taken as {seeds}"
     return stats.Printed(seeds, std), f"printed: {spread.kind} {spread.value} over {stated}"
 

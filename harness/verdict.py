@@ -249,4 +249,4 @@ def _judge(claim: Claim, runs: Mapping[str, Runs], correct: "Reader | None") -> 
     notes += [f"left out: {spelled}"] if barred else []
     known = bool(claim.known) and found["word"] == "differs"
     notes += [f"known: {claim.known}"] if known else []
-    return Verdict(**base, **found, why="; ".join(filter(None, notes)), known=known)
+    return Verdict(**base | found, why="; ".join(filter(None, notes)), known=known)

@@ -241,7 +241,7 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = call("vicreg/t7/l1-m0-n0", "--status", "attempted", capsys=capsys)
     assert code == 0
     assert "vicreg_digits_r10w16_e20_l1_m0_n0" in out
-    assert "1 claim: 1 attempted" in out
+    assert "2 claims: 2 attempted" in out
     code, out, _ = call("--count", capsys=capsys)
     assert code == 0
     assert "vicreg, collapse" in out

@@ -382,3 +382,13 @@ def test_exit_code_and_table(tmp_path: Path) -> None:
 def test_the_paper_scale_words_are_plain_and_reduced_ones_say_so() -> None:
     assert set(verdict.REDUCED) == {"reproduced", "differs", "undecided"}
     assert all(text.endswith("at reduced scale") for text in verdict.REDUCED.values())
+
+
+def test_a_claim_printed_as_a_fraction_is_compared_in_percent(tmp_path: Path) -> None:
+    write_seeds(tmp_path, [97.0, 97.3, 96.8])
+    percent, fraction = number("97.0", "1.0"), number("0.970", "0.01") | {"unit": "fraction"}
+    found, same = judge(tmp_path, percent), judge(tmp_path, fraction)
+    assert same.word == found.word == "reproduced"
+    assert same.effect == pytest.approx(found.effect)
+    assert same.points == pytest.approx(found.points)
+    assert same.band == pytest.approx((-1.05, 1.05))  # half a unit of the last digit is 0.0005, or 0.05 points
