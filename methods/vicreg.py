@@ -10,12 +10,11 @@ Shapes   B images on this process, N = B * world size, D = widths[-1].
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from harness.api import Backbone, Batch, Method, MethodConfig, Step, coefficient
-from harness.nn import all_gather, full_precision, mlp
+from harness.nn import all_gather, full_precision, hinge_std, mlp, off_diagonal_energy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,18 +59,3 @@ def vicreg_terms(a_BD: Tensor, b_BD: Tensor) -> dict[str, Tensor]:
         "variance": (hinge_std(a_ND) + hinge_std(b_ND)) / 2,  # eq. 1, halved
         "covariance": off_diagonal_energy(a_ND) + off_diagonal_energy(b_ND),  # Algorithm 1
     }
-
-
-def hinge_std(z_ND: Tensor) -> Tensor:
-    """Mean over dimensions of how far the standard deviation falls short of 1 (eqs. 1 and 2, eps = 1e-4)."""
-    return F.relu(1 - torch.sqrt(z_ND.var(dim=0) + 1e-4)).mean()
-
-
-def off_diagonal_energy(z_ND: Tensor) -> Tensor:
-    """Sum of the squared off-diagonal entries of the covariance matrix C, over D."""
-    N, D = z_ND.shape
-    z_ND = z_ND - z_ND.mean(dim=0)
-    # |Z'Z| = |ZZ'|: the smaller of the two products gives sum C^2; C_jj = |z_j|^2 / (N - 1)
-    product = z_ND @ z_ND.T if N < D else z_ND.T @ z_ND
-    diagonal_D = z_ND.square().sum(dim=0)
-    return (product.square().sum() - diagonal_D.square().sum()) / ((N - 1) ** 2 * D)

@@ -29,6 +29,17 @@ SMALL: dict[str, dict[str, dict[str, Any]]] = {
         "learnable": {"widths": (24, 8), "norm": True, "last_bias": False, "clamp": 20.0, "learnable_scale": True},
     },
     "byol": {"": {"widths": (24, 8)}},
+    "simsiam": {
+        "": {"widths": (24, 24, 8), "bottleneck": 4},
+        "regularised": {
+            "widths": (24, 24, 8),
+            "bottleneck": 4,
+            "norm": False,
+            "variance": 1.0,
+            "covariance": 0.01,
+        },
+        "siamese": {"widths": (24, 24, 8), "predictor": False, "stop_gradient": False},
+    },
     "dino": {
         "": {"out_dim": 32, "hidden": 24, "bottleneck": 8, "centre_momentum": 0.5},
         "norms": {"out_dim": 32, "hidden": 24, "bottleneck": 8, "use_bn": True, "norm_last_layer": False},

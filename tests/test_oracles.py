@@ -1,4 +1,4 @@
-"""VICReg, SSL-HSIC, SimCLR and BYOL against their equations, restated in NumPy, and numbers of the official code.
+"""VICReg, SSL-HSIC, SimCLR, BYOL and SimSiam against their equations in NumPy, and numbers of the official code.
 
 Losses and gradients agree to 1e-10 in float64 (finite differences to 1e-6). The restatements share no code with ours.
 """
@@ -17,6 +17,7 @@ from harness.api import Clock, Draws
 from harness.nn import Average, cosine, full_precision
 from methods.byol import cosine_distance
 from methods.simclr import nt_xent
+from methods.simsiam import simsiam_terms
 from methods.ssl_hsic import frequencies, hsic_terms, hsic_zy, hsic_zz, random_features, scale_objective
 from methods.vicreg import vicreg_terms
 
@@ -450,3 +451,77 @@ def test_byol_teacher_keeps_its_own_batch_norm_statistics() -> None:
     method.after_step(batch.clock)
     assert torch.equal(method.teacher.network[0].layers[1].running_mean, own)
     assert own.abs().max() > 0
+
+
+# ---------------------------------------------------------------------------------------------- SimSiam
+
+
+def simsiam_oracle(embeddings: tuple[Array, Array], predictions: tuple[Array, Array]) -> dict[str, float]:
+    """predictions: of the first embedding, made from the second, and the other way round."""
+    n, d = embeddings[0].shape
+    similarity = 0.0
+    for z, p in zip(embeddings, predictions, strict=True):
+        for i in range(n):
+            similarity -= float(z[i] @ p[i]) / math.sqrt(float(z[i] @ z[i]) * float(p[i] @ p[i])) / n / 2
+    a, b = (np.stack([row * math.sqrt(d / float(row @ row)) for row in z]) for z in embeddings)
+    regularisers = vicreg_oracle(a, b)
+    return {"similarity": similarity, "variance": regularisers["variance"], "covariance": regularisers["covariance"]}
+
+
+def test_simsiam_terms_and_gradients() -> None:
+    a, b, to_a, to_b = (normal(7, 5, seed=seed) + 0.3 for seed in range(4))
+    terms = simsiam_terms(a, b, to_b, to_a, False)
+    expected = simsiam_oracle((a.numpy(), b.numpy()), (to_a.numpy(), to_b.numpy()))
+    assert terms.keys() == expected.keys()
+    for name, value in expected.items():
+        assert abs(value) > 1e-3
+        assert terms[name].item() == pytest.approx(value, rel=1e-10)
+    assert_gradient(lambda *x: sum(simsiam_terms(*x, False).values(), torch.zeros(())), a, b, to_b, to_a)
+
+
+def test_simsiam_stops_the_gradient_of_what_is_predicted_and_of_nothing_else() -> None:
+    """By hand, d(-cos / 2) with respect to p is (p cos - z) / (2 n |p|), of unit rows z and p / |p|."""
+    a, b, to_b, to_a = (normal(6, 4, seed=seed).requires_grad_() for seed in range(4))
+    terms = simsiam_terms(a, b, to_b, to_a, True)
+    gradients = torch.autograd.grad(terms["similarity"], (to_b, to_a, a, b), allow_unused=True)
+    assert gradients[2:] == (None, None)
+    for found, p, z in zip(gradients, (to_b, to_a), (b, a), strict=False):
+        p_unit, z_unit = (x / x.norm(dim=1, keepdim=True) for x in (p, z))
+        cosine = (p_unit * z_unit).sum(1, keepdim=True)
+        torch.testing.assert_close(found, (p_unit * cosine - z_unit) / (12 * p.norm(dim=1, keepdim=True)), **EXACT)
+    for name in ("variance", "covariance"):  # of Z, App. C.4 of VICReg: no predictor and no stop
+        for z in (a, b):
+            (gradient,) = torch.autograd.grad(terms[name], z, retain_graph=True)
+            assert gradient.abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("case", ["simsiam", "simsiam-regularised", "simsiam-siamese"])
+def test_simsiam_step_predicts_each_view_from_the_other(case: str) -> None:
+    method = build(config(case))
+    batch = make_batch(method.config)
+    a, b = (method.projector(method.backbone(view)) for view in batch.views)
+    predictions = method.predictor(b).detach().numpy(), method.predictor(a).detach().numpy()
+    terms = simsiam_oracle((a.detach().numpy(), b.detach().numpy()), predictions)
+    k = method.config
+    expected = terms["similarity"] + k.variance * terms["variance"] + k.covariance * terms["covariance"]
+    assert method.step(batch).loss.item() == pytest.approx(expected, rel=1e-10)
+
+
+def test_simsiam_heads_are_the_published_ones() -> None:
+    method = config("simsiam", widths=(2048, 2048, 2048), bottleneck=512).build(SmallBackbone())
+    block = ["Linear", "BatchNorm1d", "ReLU"]
+    assert [type(layer).__name__ for layer in method.projector] == [*block, *block, "Linear", "BatchNorm1d"]
+    assert [type(layer).__name__ for layer in method.predictor] == [*block, "Linear"]
+    biased = [layer.bias is not None for layer in (*method.projector, *method.predictor) if hasattr(layer, "bias")]
+    assert biased == [False, True, False, True, False, False, False, True, True]
+    assert method.predictor[0].weight.shape == (512, 2048)
+    plain = config("simsiam-regularised").build(SmallBackbone())
+    assert not any(isinstance(layer, torch.nn.BatchNorm1d) for layer in (*plain.projector, *plain.predictor))
+
+
+def test_simsiam_keeps_the_rate_of_its_predictor() -> None:
+    for fixed in (True, False):
+        method = build(config("simsiam", fixed_predictor_lr=fixed))
+        _, predictor = method.param_groups()
+        assert [id(p) for p in predictor.params] == [id(p) for p in method.predictor.parameters()]
+        assert predictor.fixed_lr is fixed

@@ -5,6 +5,7 @@ from harness.nn.heads import UnitLinear, mlp
 from harness.nn.multicrop import multi_crop
 from harness.nn.precision import full_precision
 from harness.nn.schedules import cosine, linear, warmup_cosine
+from harness.nn.spread import hinge_std, off_diagonal_energy
 from harness.nn.teacher import Average, Teacher
 
 __all__ = [
@@ -16,9 +17,11 @@ __all__ = [
     "all_sum",
     "cosine",
     "full_precision",
+    "hinge_std",
     "linear",
     "mlp",
     "multi_crop",
+    "off_diagonal_energy",
     "rank",
     "warmup_cosine",
     "world_size",
