@@ -40,7 +40,7 @@ class Config(MethodConfig):
     warmup_teacher_temperature: float = 0.04  # in epoch 0
     warmup_teacher_epochs: int = 0  # paper: 30
     centre_momentum: float = tunable(0.9, low=0.0, high=0.999, source="m, App. D: 0 to 0.999")
-    teacher_momentum: float = tunable(  # at step 0; a cosine to 1
+    teacher_momentum: float = tunable(  # at step 0; a cosine to 1; at 0 there is none, the teacher is the student
         0.996, low=0.9, high=0.9999, source="0.9995 advised for a batch of 256; range ours, from runs of 450 steps up"
     )
 
@@ -121,7 +121,8 @@ class DINO(Method[Config]):
         self.centre.lerp_(mean, 1 - self.config.centre_momentum)
 
     def momentum(self, clock: Clock) -> float:
-        return cosine(self.config.teacher_momentum, 1.0, clock.progress)
+        start = self.config.teacher_momentum
+        return cosine(start, 1.0, clock.progress) if start else 0.0  # 0 throughout: Fig. 6 and Table 15, no momentum
 
     def after_step(self, clock: Clock) -> None:
         self.teacher_backbone.update(self.backbone, self.momentum(clock))

@@ -65,9 +65,9 @@ class SSLHSIC(Method[Config]):
         outputs = [self.projector(features_a), self.projector(features_b)]
         if self.config.with_target:
             outputs = [self.predictor(z) for z in outputs] + [self.target(b), self.target(a)]
-        terms = hsic_terms(torch.stack(outputs, dim=1), self.scale, self.config.features, batch.draws)
+        terms, diagnostics = hsic_terms(torch.stack(outputs, dim=1), self.scale, self.config.features, batch.draws)
         loss = self.config.gamma * terms["gamma"] - terms["hsic_zy"] + terms["scale"]
-        return Step(loss, terms, features_a, outputs[0], {"kernel_scale": self.scale.detach()})
+        return Step(loss, terms, features_a, outputs[0], {"kernel_scale": self.scale.detach()} | diagnostics)
 
     def after_step(self, clock: Clock) -> None:
         if self.config.with_target:
@@ -84,16 +84,26 @@ class SSLHSIC(Method[Config]):
 
 
 @full_precision  # HSIC(Z, Z) is of order 1e-4 to 1e-3
-def hsic_terms(z_BKD: Tensor, scale: Tensor, features: int, draws: Draws) -> dict[str, Tensor]:
-    """sqrt(HSIC(Z, Z)) and HSIC(Z, Y), which train the network only, and the objective that trains the scale only."""
-    z_NKD = all_gather(F.normalize(z_BKD, dim=-1, eps=1e-6))
+def hsic_terms(
+    z_BKD: Tensor, scale: Tensor, features: int, draws: Draws
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The terms: sqrt(HSIC(Z, Z)) and HSIC(Z, Y), which train the network only, and one that trains the scale only.
+
+    And diagnostics: how many times too large HSIC(Z, Z) were with one draw on both sides, and the mean of
+    3 c^2 / (s + c^2) over squared distances s, which is 1 where the scale is at its best.
+    """
+    z_NKD, c = all_gather(F.normalize(z_BKD, dim=-1, eps=1e-6)), scale.detach()
     # one draw serves all views, else products across views estimate nothing; two draws, else HSIC(Z, Z) is inflated
-    phi_NKF, other_NKF = (random_features(z_NKD, scale.detach(), features, draws) for _ in range(2))
-    return {
-        "gamma": hsic_zz(phi_NKF, other_NKF).sqrt(),  # no epsilon, as the oracle: a full collapse ends in NaN
+    phi_NKF, other_NKF = (random_features(z_NKD, c, features, draws) for _ in range(2))
+    dependence, s = hsic_zz(phi_NKF, other_NKF), squared_distances(z_NKD.detach(), draws)
+    terms = {
+        "gamma": dependence.sqrt(),  # no epsilon, as the oracle: a full collapse ends in NaN
         "hsic_zy": hsic_zy(phi_NKF),
-        "scale": scale_objective(squared_distances(z_NKD.detach(), draws), scale),
+        "scale": scale_objective(s, scale),
     }
+    with torch.no_grad():
+        inflation = hsic_zz(phi_NKF, phi_NKF) / dependence
+        return terms, {"one_draw_inflation": inflation, "scale_balance": (3 * c.square() / (s + c.square())).mean()}
 
 
 def random_features(z_NKD: Tensor, c: Tensor, features: int, draws: Draws) -> Tensor:

@@ -1,6 +1,7 @@
 """DINO recipes."""
 
 from dataclasses import replace
+from typing import Any
 
 from harness.evals import linear_sgd
 from harness.recipe import Budget, Data, Encoder, Optimiser, Recipe, View
@@ -21,6 +22,36 @@ def dino_digits_r10w16_e50() -> Recipe:
     method = dino.Config(out_dim=256, hidden=256, bottleneck=64, use_bn=True, teacher_momentum=0.98)
     recipe = _bases.digits(method, views=views)
     return replace(recipe, optimiser=replace(recipe.optimiser, clip_tensor=3.0))  # clip: the oracle's command line
+
+
+def dino_digits_r10w16_e50_nobn() -> Recipe:
+    """No batch norm in the head, as in the paper; the encoder has it."""
+    return _variant(use_bn=False)
+
+
+def dino_digits_r10w16_e50_nobn_nomomentum() -> Recipe:
+    """The teacher is the student at every step (Table 7 row 2, Table 15 row 4, Fig. 6)."""
+    return _variant(use_bn=False, teacher_momentum=0.0)
+
+
+def dino_digits_r10w16_e50_nocentring() -> Recipe:
+    """The centre stays at 0, where it starts (Fig. 7)."""
+    return _variant(centre_momentum=1.0)
+
+
+def dino_digits_r10w16_e50_nosharpening() -> Recipe:
+    """The teacher is no sharper than the student (Fig. 7)."""
+    return _variant(teacher_temperature=0.1)
+
+
+def dino_digits_r10w16_e50_tau08() -> Recipe:
+    """A teacher's temperature of 0.08 from the start (App. D)."""
+    return _variant(teacher_temperature=0.08)
+
+
+def dino_digits_r10w16_e50_slowcentre() -> Recipe:
+    """A centre of momentum 0.999 (App. D)."""
+    return _variant(centre_momentum=0.999)
 
 
 def dino_cifar10_vt4_e300() -> Recipe:
@@ -299,3 +330,9 @@ def _imagenet(
         probe=linear_sgd.Config(lr=0.004, batch=1024, drops=()),  # 0.001 for a batch of 256
         encoder=encoder,
     )
+
+
+def _variant(**changes: Any) -> Recipe:
+    """`dino_digits_r10w16_e50` with what the paper takes away."""
+    recipe = dino_digits_r10w16_e50()
+    return replace(recipe, method=replace(recipe.method, **changes))

@@ -1,4 +1,4 @@
-"""VICReg recipes: digits, its paper's Table 7 on digits, and CIFAR-10 after solo-learn."""
+"""VICReg recipes: digits, its paper's Tables 7 and 12 on digits, and CIFAR-10 after solo-learn."""
 
 from dataclasses import replace
 
@@ -66,6 +66,26 @@ def vicreg_digits_r10w16_e20_l25_m25_n1() -> Recipe:
 def vicreg_digits_r10w16_e20_l50_m50_n1() -> Recipe:
     """Table 7: 50, 50, 1."""
     return _table7(50.0, 50.0, 1.0)
+
+
+def vicreg_digits_r10w16_e20_d16() -> Recipe:
+    """Table 12: expander 256 wide in the paper."""
+    return _table12(16)
+
+
+def vicreg_digits_r10w16_e20_d32() -> Recipe:
+    """Table 12: expander 512 wide in the paper."""
+    return _table12(32)
+
+
+def vicreg_digits_r10w16_e20_d64() -> Recipe:
+    """Table 12: expander 1024 wide in the paper. 4096 there is `vicreg_digits_r10w16_e20_l25_m25_n1` here."""
+    return _table12(64)
+
+
+def vicreg_digits_r10w16_e20_d1024() -> Recipe:
+    """Table 12: expander 16384 wide in the paper."""
+    return _table12(1024)
 
 
 def vicreg_cifar10_r18_e1000() -> Recipe:
@@ -241,7 +261,13 @@ def _imagenet(method: vicreg.Config | None = None, *, epochs: int = 100, lr: flo
     )
 
 
-def _table7(invariance: float, variance: float, covariance: float) -> Recipe:
+def _table7(invariance: float, variance: float, covariance: float, width: int = 256) -> Recipe:
     """One row of the paper's Table 7 (100 epochs of ImageNet, expander 8192 wide) at a scale of seconds."""
-    method = vicreg.Config(widths=(256, 256, 256), invariance=invariance, variance=variance, covariance=covariance)
+    widths = (width, width, width)
+    method = vicreg.Config(widths=widths, invariance=invariance, variance=variance, covariance=covariance)
     return replace(_bases.digits(method, epochs=20), evals=(few_label.Config(n=5), knn.Config(), collapse.Config()))
+
+
+def _table12(width: int) -> Recipe:
+    """Table 12, all widths over 16: the network's output is 128 wide here and 2048 there."""
+    return _table7(25.0, 25.0, 1.0, width)

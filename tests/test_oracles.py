@@ -188,13 +188,17 @@ def hsic_oracle(z: Array, c: float, features: int, draws: Draws) -> dict[str, fl
 @pytest.mark.parametrize(("k", "c"), [(4, 1.0), (2, 0.7)])
 def test_hsic_terms_and_gradients(k: int, c: float) -> None:
     z, scale = unit_rows(5, k, 6), torch.tensor(c, dtype=torch.float64)
-    terms = hsic_terms(z, scale, 7, fresh_draws())
+    terms, diagnostics = hsic_terms(z, scale, 7, fresh_draws())
     expected = hsic_oracle(z.numpy(), c, 7, fresh_draws())
     assert terms.keys() == expected.keys()
     for name, value in expected.items():
         assert terms[name].item() == pytest.approx(value, rel=1e-10)
-    assert_gradient(lambda x: 3 * (t := hsic_terms(x, scale, 7, fresh_draws()))["gamma"] - t["hsic_zy"], z)
-    assert_gradient(lambda x: hsic_terms(z, x, 7, fresh_draws())["scale"], scale)
+    assert_gradient(lambda x: 3 * (t := hsic_terms(x, scale, 7, fresh_draws())[0])["gamma"] - t["hsic_zy"], z)
+    assert_gradient(lambda x: hsic_terms(z, x, 7, fresh_draws())[0]["scale"], scale)
+    phi = random_features(z, scale, 7, fresh_draws())  # the first of the two draws
+    assert diagnostics["one_draw_inflation"].item() == pytest.approx(hsic_zz(phi, phi).item() / expected["gamma"] ** 2)
+    slope = torch.autograd.grad(hsic_terms(z, scale.requires_grad_(), 7, fresh_draws())[0]["scale"], scale)[0]
+    assert diagnostics["scale_balance"].item() == pytest.approx(1 + c * slope.item(), rel=1e-10)  # 1 is stationary
 
 
 @pytest.mark.parametrize("case", ["ssl_hsic", "ssl_hsic-no_target"])

@@ -147,6 +147,20 @@ def test_schedules_meet_the_official_code() -> None:
     np.testing.assert_allclose(momentum, official_cosine(0.996, 1, 1000, 0), rtol=0, atol=1e-12)
 
 
+def test_without_momentum_the_teacher_is_the_student_at_every_step() -> None:
+    method = make(Config(out_dim=6, hidden=10, bottleneck=5, teacher_momentum=0.0))
+    for step in (0, 50, 99):
+        with torch.no_grad():
+            for p in method.parameters():
+                p.add_(0.1)
+        method.after_step(Clock(step, 100, 10))
+        assert method.momentum(Clock(step, 100, 10)) == 0.0
+        pairs = ((method.backbone, method.teacher_backbone.network), (method.head, method.teacher_head.network))
+        for student, teacher in pairs:
+            for one, other in zip(student.parameters(), teacher.parameters(), strict=True):
+                assert torch.equal(one, other)
+
+
 # ------------------------------------------------------------------------------------------------ networks
 
 
