@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from harness import claims
 from harness.errors import BadClaim
+from slurm import fill
 
 FOLDER = Path(__file__).resolve().parent.parent / "results" / "claims"
 PAPER = {"title": "T", "authors": "A", "venue": "V", "arxiv": "2105.04906"}
@@ -309,10 +310,8 @@ def test_committed_claims_load_and_name_their_source(path: Path) -> None:
 
 
 def test_vicreg_table_7_is_complete() -> None:
-    loaded = claims.load(FOLDER / "vicreg.toml").claims
-    cells = {
-        claim.id: claim for claim in loaded if isinstance(claim, claims.Collapse) and claim.id.startswith("vicreg/t7/")
-    }
+    loaded = [claim for claim in claims.load(FOLDER / "vicreg.toml").claims if claim.id.startswith("vicreg/t7/")]
+    cells = {claim.id: claim for claim in loaded if isinstance(claim, claims.Collapse)}
     printed = {id.replace("/collapse-imagenet", "/collapse") for id in cells if id.endswith("/collapse-imagenet")}
     cells = {id: claim for id, claim in cells.items() if claim.scale == "reduced"}
     assert printed == {id for id, claim in cells.items() if claim.expect == "collapse"}, "each at both scales"
@@ -332,3 +331,10 @@ def test_vicreg_table_7_is_complete() -> None:
         assert float(claim.better_value) > float(claim.worse_value)
         assert claim.worse == cells["vicreg/t7/l1-m1-n0/train"].recipe
         assert (claim.protocol, claim.metric) == ("few_label_n5", "top1")
+
+
+def test_a_plan_runs_what_the_claims_at_a_reduced_scale_are_about() -> None:
+    planned = {item.recipe for items, _ in fill.read_plan("reduced") for item in items}
+    files = [claims.load(FOLDER / f"{stem}.toml") for stem in ("vicreg", "simsiam", "dino", "ssl_hsic")]
+    about = [claim for file in files for claim in file.claims if claim.scale == "reduced"]
+    assert planned == {recipe for claim in about for recipe in claim.recipes}
