@@ -437,7 +437,7 @@ def sync(runs: Path | None = None, mlflow: str | None = None) -> None:
 def leaderboard(
     runs: Path | None = None, mlflow: str | None = None, dataset: str | None = None, overrides: bool = False
 ) -> None:
-    """Print the tables of all runs, and write them as Markdown, CSV and one HTML page.
+    """Print the tables of all runs, and write them as Markdown, CSV, LaTeX and one HTML page.
 
     Args:
         runs: where run directories are; the tables are written there too.
@@ -448,7 +448,7 @@ def leaderboard(
     from harness import commands
 
     page = commands.show_leaderboard(_root(runs), mlflow, dataset, overrides)
-    say(f"wrote {page} and, beside it, leaderboard.md and leaderboard.csv")
+    say(f"wrote {page} and, beside it, leaderboard.md, leaderboard.csv and leaderboard.tex")
 
 
 @app.command(name="claims")

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from harness import registry
 from harness.errors import BadCommand, BadRecipe, Held, Interrupted, Refused, RunFailed, Unavailable
-from harness.runs import Run, RunDirectory, cancel_mark, writable, write_atomically
+from harness.runs import Run, RunDirectory, cancel_mark, writable
 from harness.watch import watch
 
 if TYPE_CHECKING:
@@ -249,8 +249,8 @@ def promote(names: Sequence[str], root: Path) -> None:
 
 
 def show_leaderboard(root: Path, uri: str | None, dataset: str | None, overrides: bool) -> Path:
-    """Print the tables, write leaderboard.md, .csv and .html beside the runs; returns the page's path."""
-    from harness import check, data, leaderboard, report, tracking
+    """Print the tables, write leaderboard.md, .csv, .tex and .html beside the runs; returns the page's path."""
+    from harness import check, claims, data, leaderboard, report, tracking
 
     if dataset is not None:
         data.revision(dataset)  # refuses a name that is no data set
@@ -259,16 +259,9 @@ def show_leaderboard(root: Path, uri: str | None, dataset: str | None, overrides
     frame = tracking.table(uri or tracking.default_uri(root), dataset=dataset)
     if dataset is not None and frame.empty:
         raise Unavailable(f"no runs on {dataset!r} in {root}; the tables are left as they are")
-    board = leaderboard.leaderboard(frame, overrides=overrides)
-    leaderboard.show(board, console)
-    with writable(root):
-        root.mkdir(parents=True, exist_ok=True)
-    write_atomically(root / "leaderboard.md", leaderboard.to_markdown(board).encode())
-    leaderboard.write_csv(board, root / "leaderboard.csv")
-    curves = tracking.curves(root, frame["run"] if len(frame) else ())
-    page = root / "leaderboard.html"
-    report.write(page, frame, curves, check.judge(frame, allow_dirty=True, root=root), overrides=overrides)
-    return page
+    leaderboard.show(leaderboard.leaderboard(frame, overrides=overrides), console)
+    verdicts = check.judge(frame, allow_dirty=True, root=root)
+    return report.write(root, frame, verdicts, claims.load_all(report.CLAIMS), overrides=overrides)
 
 
 # ---------------------------------------------------------------------------------------------- on a cluster

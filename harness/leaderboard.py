@@ -6,11 +6,11 @@ and n. What failed is shown as well: collapsed runs count in the mean, diverged 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import sqrt
-from pathlib import Path
-from typing import TYPE_CHECKING
+from itertools import takewhile
+from math import isfinite, sqrt
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     import pandas
@@ -28,6 +28,7 @@ SCORES = (
     "dci",
     "mcc",
 )  # higher is better; what else a protocol reports describes, and has no best
+Row: TypeAlias = Mapping[tuple[str, str], Any]  # of a leaderboard, by (column, statistic)
 HEADERS = {"label": "method", "complete": "runs"}
 
 
@@ -49,22 +50,21 @@ def leaderboard(frame: "pandas.DataFrame", *, overrides: bool = False) -> "panda
         board.attrs["notes"] = notes
         return board
     columns = {m.removeprefix("test/"): m for m in sorted(runs) if m.startswith("test/")} | COSTS
-    rows = {}
-    for key, group in runs.groupby(ROW, sort=False):
-        row: dict[tuple[str, str], float] = {("runs", s): int((group["status"] == s).sum()) for s in COUNTS[:3]}
-        row["runs", "unfinished"] = len(group) - sum(int(count) for count in row.values())
-        for name, column in columns.items():
-            values = group[column].dropna() if column in group else pandas.Series(dtype=float)
-            mean = float(values.mean())
-            row |= {(name, "mean"): mean, (name, "std"): float(values.std()), (name, "n"): len(values)}
-            about = details(group, column) if len(values) and name not in COSTS else {}
-            percent = about.get("unit") == "percent" and is_score(name)
-            row[name, "error"] = sampling_error(mean, about["n"]) if percent else float("nan")
-        rows[key] = row
-    board = pandas.DataFrame.from_dict(rows, orient="index")
-    board.index = pandas.MultiIndex.from_tuples(list(rows), names=ROW)
-    board.columns = pandas.MultiIndex.from_tuples(list(board.columns))
-    board = _best_first(board)
+    groups = runs.groupby(ROW)
+    counts = groups["status"].value_counts().unstack(fill_value=0).reindex(columns=COUNTS[:3], fill_value=0)
+    parts = {("runs", s): counts[s] for s in counts}
+    parts["runs", "unfinished"] = groups.size() - counts.sum(axis=1)
+    numbers = runs.reindex(columns=list(columns.values())).astype(float).groupby([runs[name] for name in ROW])
+    mean, std, n = numbers.mean(), numbers.std(), numbers.count()
+    for name, column in columns.items():
+        error = _errors(groups, column, mean[column]) if name not in COSTS else float("nan")
+        parts |= {
+            (name, "mean"): mean[column],
+            (name, "std"): std[column],
+            (name, "n"): n[column],
+            (name, "error"): error,
+        }
+    board = _best_first(pandas.DataFrame(parts, index=mean.index))
     if unfinished := int(board["runs", "unfinished"].sum()):
         notes.append(f"{_count(unfinished, 'run')} not finished, without numbers yet")
     board.attrs["notes"] = notes
@@ -75,19 +75,45 @@ def rows_of(frame: "pandas.DataFrame", *, overrides: bool = False) -> "pandas.Da
     """The runs that a leaderboard counts, each with the label, encoder and variant of its row."""
     runs = frame.copy() if overrides or frame.empty else frame[frame["overrides"] == ""].copy()
     if not runs.empty:
+        runs = runs.sort_values("run", ignore_index=True)  # so that no sum depends on the order of the frame
         runs["variant"] = _variants(runs)
     return runs
 
 
 def details(runs: "pandas.DataFrame", column: str) -> dict[str, object]:
     """n (images) and unit of a `<split>/<protocol>/<metric>` column, from the newest of these runs that has it."""
-    split, protocol, metric = column.split("/", 2)
-    name = f"eval/{split}/{protocol}"
+    name, metric = _about(column)
     texts = list(runs[name].dropna()) if name in runs else []
     if not texts:
         return {}
     about = json.loads(texts[-1])
     return {"n": about["n"], "unit": about["units"].get(metric, "")}
+
+
+def _about(column: str) -> tuple[str, str]:
+    """The column that says how `<split>/<protocol>/<metric>` was measured, and the metric."""
+    split, protocol, metric = column.split("/", 2)
+    return f"eval/{split}/{protocol}", metric
+
+
+def _errors(groups: Any, column: str, means: "pandas.Series") -> "pandas.Series":
+    """The sampling error of each row's mean; NaN for what is no score in percent."""
+    import pandas
+
+    name, metric = _about(column)
+    if name not in groups.obj or not is_score(column):
+        return pandas.Series(float("nan"), means.index)
+    texts = groups[name].last()  # of the newest run that has one
+    known = {text: json.loads(text) for text in texts.dropna().unique()}
+    return pandas.Series(
+        [
+            sampling_error(value, known[text]["n"])
+            if isfinite(value) and text in known and known[text]["units"].get(metric) == "percent"
+            else float("nan")
+            for text, value in zip(texts, means, strict=True)
+        ],
+        means.index,
+    )
 
 
 def sampling_error(percent: float, n: object) -> float:
@@ -112,26 +138,33 @@ def measures(board: "pandas.DataFrame", *, scores: bool) -> list[str]:
     return [name for name in names if is_score(name) == scores and board[name, "n"].sum() > 0]
 
 
-def _variants(runs: "pandas.DataFrame") -> "pandas.Series":
+def _variants(runs: "pandas.DataFrame") -> list[str]:
     """What tells recipes apart that would share a row: the words their names do not share, digest and overrides."""
-    variant = runs["overrides"].copy()
-    for _, group in runs.groupby(ROW[:-1]):
-        words = {name: name.split("_") for name in group["recipe"].unique()}
-        shared = 0
-        while all(len(w) > shared for w in words.values()) and len({w[shared] for w in words.values()}) == 1:
-            shared += 1
-        for name, digests in group[group["overrides"] == ""].groupby("recipe")["digest"]:
-            for digest, rows in digests.groupby(digests):
-                own = ["_".join(words[str(name)][shared:])] + ([f"@{digest[:6]}"] if digests.nunique() > 1 else [])
-                variant[rows.index] = " ".join(filter(None, own))
-    return variant
+    rows = list(zip(*(runs[name] for name in ROW[:-1]), strict=True))
+    recipes: dict[tuple[str, ...], dict[str, set[str]]] = {}
+    for row, recipe, digest, overrides in zip(rows, runs["recipe"], runs["digest"], runs["overrides"], strict=True):
+        digests = recipes.setdefault(row, {}).setdefault(recipe, set())
+        if not overrides:
+            digests.add(digest)
+    shared = {row: len(_common([name.split("_") for name in names])) for row, names in recipes.items()}
+    variants = []
+    for row, recipe, digest, overrides in zip(rows, runs["recipe"], runs["digest"], runs["overrides"], strict=True):
+        words = ["_".join(recipe.split("_")[shared[row] :])]
+        words += [f"@{digest[:6]}"] if len(recipes[row][recipe]) > 1 else []
+        variants.append(overrides or " ".join(filter(None, words)))
+    return variants
+
+
+def _common(names: list[list[str]]) -> list[str]:
+    """The words that all begin with."""
+    return [words[0] for words in takewhile(lambda words: len(set(words)) == 1, zip(*names, strict=False))]
 
 
 def _best_first(board: "pandas.DataFrame") -> "pandas.DataFrame":
     """Within a data set by the mean rank over the scores."""
     means = board[[(name, "mean") for name in measures(board, scores=True)]]
     rank = means.groupby(level="dataset").rank(ascending=False).mean(axis=1)
-    order = rank.to_frame("rank").reset_index().sort_values(["dataset", "rank", "label", "variant"], na_position="last")
+    order = rank.to_frame("rank").reset_index().sort_values(["dataset", "rank", *ROW[1:]], na_position="last")
     return board.loc[order.set_index(ROW).index]
 
 
@@ -140,8 +173,9 @@ def _best_first(board: "pandas.DataFrame") -> "pandas.DataFrame":
 
 @dataclass(frozen=True)
 class Line:
-    """A row ready to print. cells: (text, whether it is the best of its column)."""
+    """A row ready to print. key: by ROW. cells: (text, whether it is the best of its column)."""
 
+    key: tuple[Any, ...]
     cells: tuple[tuple[str, bool], ...]
     baseline: bool
 
@@ -167,28 +201,28 @@ def views(board: "pandas.DataFrame", *, scores: bool = True) -> Iterator[View]:
         header = [HEADERS.get(k, k) for k in [*keys, "complete"]] + columns + (list(COSTS) if scores else [])
         if not columns and not scores:
             continue
-        best = {name: round(rows[name, "mean"].max(), _digits(rows, name)) for name in columns}
+        digits = {name: 1 if rows[name, "error"].notna().any() else 3 for name in columns}  # percent, or of order one
+        best = {name: round(rows[name, "mean"].max(), digits[name]) for name in columns}
         lines = []
-        for key, row in rows.iterrows():
+        for key, row in zip(rows.index, rows.to_dict("records"), strict=True):
             named = dict(zip(ROW, key, strict=True))
             cells = [(str(named[k]), False) for k in keys] + [(_runs(row), False)]
             for name in columns:
-                digits = _digits(rows, name)
-                top = scores and round(row[name, "mean"], digits) == best[name]
-                cells.append((_cell(row, name, digits), bool(top)))
+                top = scores and round(row[name, "mean"], digits[name]) == best[name]
+                cells.append((_cell(row, name, digits[name]), bool(top)))
             cells += [(_cost(row, name), False) for name in COSTS if scores]
-            lines.append(Line(tuple(cells), is_baseline(named["label"], named["encoder"])))
+            lines.append(Line(key, tuple(cells), is_baseline(named["label"], named["encoder"])))
         yield View(str(dataset), tuple(header), len(keys) + 1, tuple(lines), tuple(_footnotes(rows, columns)))
 
 
-def _runs(row: "pandas.Series") -> str:
+def _runs(row: Row) -> str:
     """ "2", or "2 +1 diverged": how many runs are complete, and what became of the others."""
     rest = [f"{int(row['runs', s])} {s}" for s in COUNTS[1:] if row["runs", s]]
     done = int(row["runs", "complete"])
     return " + ".join(([str(done)] if done or not rest else []) + rest)
 
 
-def _cell(row: "pandas.Series", name: str, digits: int) -> str:
+def _cell(row: Row, name: str, digits: int) -> str:
     n, finished = int(row[name, "n"]), int(row["runs", "complete"] + row["runs", "collapsed"])
     if not n:
         return "–"
@@ -198,14 +232,10 @@ def _cell(row: "pandas.Series", name: str, digits: int) -> str:
     return text + (f" ({n})" if n != finished else "")
 
 
-def _cost(row: "pandas.Series", name: str) -> str:
+def _cost(row: Row, name: str) -> str:
     if not row[name, "n"] or not row[name, "mean"]:
         return "–"
     return f"{row[name, 'mean']:,.0f}" if name == "images/s" else f"{row[name, 'mean']:.1f}"
-
-
-def _digits(rows: "pandas.DataFrame", name: str) -> int:
-    return 1 if rows[name, "error"].notna().any() else 3  # percent, or a number of order one
 
 
 def _footnotes(rows: "pandas.DataFrame", columns: list[str]) -> Iterator[str]:
@@ -218,33 +248,6 @@ def _footnotes(rows: "pandas.DataFrame", columns: list[str]) -> Iterator[str]:
         yield "rows in italics learn nothing; a method has to beat them"
     if rows["runs", "collapsed"].sum():
         yield "collapsed runs count in the means"
-
-
-def to_markdown(board: "pandas.DataFrame") -> str:
-    """All tables with all scores; the best value of a column in bold, baselines in italics."""
-    parts = []
-    for view in views(board):
-        parts += [f"### {view.dataset}", ""]
-        parts += ["| " + " | ".join(view.header) + " |"]
-        parts += ["| " + " | ".join("---" if i < view.keys - 1 else "--:" for i in range(len(view.header))) + " |"]
-        for line in view.lines:
-            mark = "*" if line.baseline else ""
-            cells = [
-                f"**{t}**" if best else f"{mark}{t}{mark}" if i == 0 else t for i, (t, best) in enumerate(line.cells)
-            ]
-            parts.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-        parts += [""] + [f"{note[0].upper()}{note[1:]}." for note in view.notes] + [""]
-    parts += [f"{note[0].upper()}{note[1:]}." for note in board.attrs.get("notes", ())]
-    return "\n".join(parts).strip() + "\n" if parts else "No runs yet.\n"
-
-
-def write_csv(board: "pandas.DataFrame", path: Path) -> None:
-    """Everything, unrounded: one line per row, columns named `<protocol>/<metric> mean` and so on."""
-    from harness.runs import write_atomically
-
-    flat = board.copy()
-    flat.columns = [" ".join(name) for name in board.columns]
-    write_atomically(path, flat.to_csv().encode())
 
 
 def show(board: "pandas.DataFrame", console: "Console") -> None:

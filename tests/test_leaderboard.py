@@ -11,6 +11,7 @@ from run_directories import evaluation, write_field, write_run
 
 from harness import leaderboard as boards
 from harness import tracking
+from harness.report import tables
 
 KNN = "knn_k20_t0.07/top1"
 
@@ -68,7 +69,7 @@ def test_failures_are_shown_and_counted(field: pandas.DataFrame) -> None:
     diverged = row(board, variant="l1_m10_n1")
     assert (diverged["runs", "diverged"], diverged[KNN, "n"]) == (1, 0)
     assert row(board, label="BYOL")["runs", "unfinished"] == 1
-    text = boards.to_markdown(board)
+    text = tables.to_markdown(board)
     assert "| 2 collapsed |" in text
     assert "| 1 diverged | – |" in text
     assert "1 run not finished, without numbers yet." in text
@@ -77,7 +78,7 @@ def test_failures_are_shown_and_counted(field: pandas.DataFrame) -> None:
 def test_overrides_are_left_out_unless_asked_for(field: pandas.DataFrame) -> None:
     board = boards.leaderboard(field)
     assert "1 run with overrides left out; --overrides shows them" in board.attrs["notes"]
-    assert "optimiser.lr=9" not in boards.to_markdown(board)
+    assert "optimiser.lr=9" not in tables.to_markdown(board)
     shown = boards.leaderboard(field, overrides=True)
     assert row(shown, variant="optimiser.lr=9")[KNN, "mean"] == 99.9
     assert row(shown, label="DINO", variant="")["runs", "complete"] == 2
@@ -93,7 +94,7 @@ def test_rows_that_would_collide_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_best_value_is_bold_also_when_a_baseline_has_it_and_baselines_are_italic(field: pandas.DataFrame) -> None:
-    text = boards.to_markdown(boards.leaderboard(field))
+    text = tables.to_markdown(boards.leaderboard(field))
     digits = text.split("### factors")[0]
     pixels = next(line for line in digits.splitlines() if "| pixels |" in line)
     assert pixels.startswith("| *Untrained* |")
@@ -109,7 +110,7 @@ def test_a_live_run_of_a_known_recipe_joins_its_row(tmp_path: Path) -> None:
     write_run(tmp_path, seed=1, status=None, until=8)
     board = boards.leaderboard(frame(tmp_path))
     assert len(board) == 1
-    assert "| 1 + 1 unfinished |" in boards.to_markdown(board)
+    assert "| 1 + 1 unfinished |" in tables.to_markdown(board)
 
 
 def test_descriptions_do_not_rank(field: pandas.DataFrame) -> None:
@@ -144,18 +145,48 @@ def test_the_terminal_table_is_readable_at_its_width(tmp_path: Path, width: int)
 
 def test_csv_holds_everything_unrounded(field: pandas.DataFrame, tmp_path: Path) -> None:
     board = boards.leaderboard(field)
-    boards.write_csv(board, tmp_path / "board.csv")
+    (tmp_path / "board.csv").write_text(tables.to_csv(board))
     back = pandas.read_csv(tmp_path / "board.csv", index_col=boards.ROW, keep_default_na=True)
     assert len(back) == len(board)
     assert back[f"{KNN} mean"].to_numpy() == pytest.approx(board[KNN, "mean"].to_numpy(), nan_ok=True)
     assert {"runs collapsed", f"{KNN} error", "collapse/rankme mean", "minutes n"} <= set(back)
 
 
+def test_latex_is_booktabs_and_escaped(tmp_path: Path) -> None:
+    for label, top1 in (("A_b & {c}", 97.0), ("B", 96.0)):
+        write_run(
+            tmp_path, f"{label[0].lower()}_fashion_mnist_r10_e60", dataset="fashion_mnist", label=label, top1=top1
+        )
+    write_run(tmp_path, "u_fashion_mnist_r10_e0", dataset="fashion_mnist", label="Untrained", top1=50.0, epochs=0)
+    text = tables.to_latex(boards.leaderboard(frame(tmp_path)))
+    lines = [line.strip() for line in text.splitlines()]
+    assert lines[0] == r"% Made by `harness leaderboard`; needs \usepackage{booktabs}."
+    for expected in (
+        r"\begin{tabular}{lllrrrrr}",
+        r"\toprule",
+        r"method & encoder & epochs & runs & few\_label\_n5/top1 & knn\_k20\_t0.07/top1 & images/s & minutes \\",
+        r"A\_b \& \{c\} & r10 & 60 & 1 & \textbf{85.0} & \textbf{97.0} & 1,000 & 1.5 \\",
+        r"\textit{Untrained} & r10 & 0 & 1 & 38.0 & 50.0 & – & – \\",
+        r"\bottomrule",
+        r"\label{tab:fashion_mnist}",
+    ):
+        assert expected in lines
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 1
+    (caption,) = [line for line in lines if line.startswith(r"\caption")]
+    assert caption.startswith(r"\caption{fashion\_mnist. ± is the spread over seeds;")
+
+
+def test_the_order_of_the_runs_does_not_matter(field: pandas.DataFrame) -> None:
+    shuffled = field.sample(frac=1.0, random_state=1)
+    assert tables.to_csv(boards.leaderboard(shuffled)) == tables.to_csv(boards.leaderboard(field))
+
+
 def test_no_runs(tmp_path: Path) -> None:
     board = boards.leaderboard(pandas.DataFrame(columns=["run", "recipe", "seed", "dataset", "status"]))
-    assert boards.to_markdown(board) == "No runs yet.\n"
+    assert tables.to_markdown(board) == "No runs yet.\n"
+    assert tables.to_latex(board).count("\n") == 1
     out = io.StringIO()
     boards.show(board, Console(file=out, width=80))
     assert "No runs yet" in out.getvalue()
-    boards.write_csv(board, tmp_path / "board.csv")
+    (tmp_path / "board.csv").write_text(tables.to_csv(board))
     assert (tmp_path / "board.csv").exists()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import attempts, registry
 from harness.leaderboard import sampling_error
-from harness.report import STYLE
+from harness.report.document import STYLE, document
 from harness.runs import write_atomically
 from harness.statistics import SEEDS_LIMIT
 from harness.studies import plots, selection, winner
@@ -297,13 +297,7 @@ def page(found: Found) -> str:
         parts.append(f"<h2>The winner as a recipe</h2><pre class=wide>{escape(code)}</pre>")
     figures = [_figure(plot) for plot in plots.draw(found.study, found.trials, found.curves)]
     parts.append(f"<h2>Plots</h2><div class=plots>{''.join(figures)}</div>")
-    title = escape(f"Study {found.study.name}")
-    head = f"<meta charset=utf-8><meta name=viewport content='width=device-width'><title>{title}</title>"
-    body = "\n".join(parts)
-    return (
-        f"<!doctype html>\n<html lang=en><head>{head}<style>{STYLE}{PAGE}</style></head>\n<body>\n{body}\n"
-        "</body></html>\n"
-    )
+    return document(f"Study {found.study.name}", parts, style=STYLE + PAGE)
 
 
 def _table(sheet: Sheet) -> str:
