@@ -146,9 +146,9 @@ class Draws:
 
 @dataclass
 class Batch:
-    """views: images (B, 3, H, W), normalised, ordered as `Requirements.views`, then local ones.
+    """views: images (B, 3, H, W), normalised, ordered as `Requirements.views`, then local ones; or vectors (B, n).
 
-    index: (B,) positions in the train split.
+    index: (B,) positions in the train split; they name nothing where every step draws its pairs anew.
     """
 
     views: list[Tensor]
@@ -180,7 +180,7 @@ class Step:
 
 
 class Backbone(nn.Module):
-    """An encoder (B, 3, H, W) -> (B, width)."""
+    """An encoder (B, 3, H, W) -> (B, width), or (B, n) -> (B, width)."""
 
     width: int
 

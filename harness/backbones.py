@@ -3,9 +3,11 @@
 Small images (up to 64 px) want a 3x3 stride-1 stem and no max-pool (solo-learn@9187ea3 and lightly@e8d317f do this for
 CIFAR). timm has no such option for ResNets, so `<name>_small_stem` is registered for each of them: after
 `import harness.backbones`, `timm.create_model("resnet18_small_stem")` works like any other name.
-`pixels` is the raw image as a vector: the floor under every table.
+`pixels` is the raw image as a vector: the floor under every table. `mlp` is a perceptron on such a vector, with leaky
+ReLU (slope 0.01) between its layers; its option `widths` names the layers' outputs.
 """
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -50,24 +52,47 @@ class TimmBackbone(Backbone):
         return self.model(x)
 
 
-class PixelBackbone(Backbone):
-    def __init__(self, px: int) -> None:
+class MLPBackbone(Backbone):
+    def __init__(self, inputs: int, widths: tuple[int, ...]) -> None:
         super().__init__()
-        self.width = 3 * px * px
+        layers: list[nn.Module] = []
+        for before, after in pairwise((inputs, *widths)):
+            layers += [nn.Linear(before, after), nn.LeakyReLU()]
+        self.model = nn.Sequential(*layers[:-1])
+        self.width = widths[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x.flatten(1))
+
+
+class PixelBackbone(Backbone):
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.width = inputs
 
     def forward(self, x: Tensor) -> Tensor:
         return x.flatten(1)
 
 
-def build(encoder: Encoder, px: int, *more_px: int) -> Backbone:
-    """An initialised backbone for images of side px, and views of the further sides.
+def build(encoder: Encoder, px: int, *more_px: int, vectors: bool = False) -> Backbone:
+    """An initialised backbone for images of side px, and views of the further sides; or for vectors of length px.
 
     Errors: UnknownName, BadRecipe (options timm does not take, sides the encoder does not take).
     """
+    inputs = px if vectors else 3 * px * px
     if encoder.name == "pixels":
-        return PixelBackbone(px)
+        return PixelBackbone(inputs)
+    if encoder.name == "mlp":
+        match encoder.options:
+            case (("widths", (*widths,)),) if widths and min(widths) > 0:
+                return MLPBackbone(inputs, tuple(widths))
+        raise BadRecipe(
+            f"encoder 'mlp' has the options {encoder.options}, expected (('widths', (100, 10)),) or the like"
+        )
     if not timm.is_model(encoder.name):
-        raise UnknownName("encoder", encoder.name, [*timm.list_models(), "pixels"], fix="any timm model name will do")
+        raise UnknownName(
+            "encoder", encoder.name, [*timm.list_models(), "pixels", "mlp"], fix="any timm model name will do"
+        )
     try:
         return TimmBackbone(encoder, px, *more_px)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
@@ -79,15 +104,26 @@ def build(encoder: Encoder, px: int, *more_px: int) -> Backbone:
 
 
 def export(backbone: nn.Module, encoder: Encoder, path: Path) -> str:
-    """Write the encoder as safetensors; returns the line of Python that loads it."""
+    """Write the encoder as safetensors; returns the lines of Python that load it as `model`."""
     from safetensors.torch import save
 
-    if not isinstance(backbone, TimmBackbone):
+    if not isinstance(backbone, TimmBackbone | MLPBackbone):
         raise BadRecipe(f"encoder {encoder.name!r} has no weights to export")
     state = {name: value.detach().cpu().contiguous().clone() for name, value in backbone.model.state_dict().items()}
     write_atomically(path, save(state))
+    if isinstance(backbone, MLPBackbone):
+        layers = ", ".join(
+            f"Linear({one.in_features}, {one.out_features})" if isinstance(one, nn.Linear) else "LeakyReLU()"
+            for one in backbone.model
+        )
+        return (
+            "import safetensors.torch\nfrom torch.nn import LeakyReLU, Linear, Sequential\n"
+            f"model = Sequential({layers})\nmodel.load_state_dict(safetensors.torch.load_file({str(path)!r}))"
+        )
     options = "".join(f", {key}={value!r}" for key, value in encoder.options)
-    return f"timm.create_model({encoder.name!r}, num_classes=0{options}, checkpoint_path={str(path)!r})"
+    small = "import harness.backbones  # registers the small-stem names\n" if "_small_stem" in encoder.name else ""
+    made = f"timm.create_model({encoder.name!r}, num_classes=0{options}, checkpoint_path={str(path)!r})"
+    return f"{small}import timm\nmodel = {made}"
 
 
 @torch.no_grad()

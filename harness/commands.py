@@ -142,10 +142,11 @@ def load_encoder(directory: RunDirectory, px: int) -> Any:
     """The evaluated network of a finished run, from its safetensors."""
     from safetensors.torch import load_file
 
-    from harness import backbones
+    from harness import backbones, data
 
-    backbone = backbones.build(directory.recipe.encoder, px)
-    if isinstance(backbone, backbones.TimmBackbone):
+    recipe = directory.recipe
+    backbone = backbones.build(recipe.encoder, px, vectors=recipe.data.name in data.VECTORS)
+    if isinstance(backbone, backbones.TimmBackbone | backbones.MLPBackbone):
         file = directory.path / "encoder.safetensors"
         try:
             backbone.model.load_state_dict(load_file(file))
@@ -203,9 +204,8 @@ def export(recipe: str, seed: int, overrides: tuple[str, ...], to: Path, root: P
     backbone = load_encoder(directory, record["px"])
     with writable(to):
         to.parent.mkdir(parents=True, exist_ok=True)
-        line = backbones.export(backbone, directory.recipe.encoder, to)
-    first = "import harness.backbones  # registers the small-stem names\n" if "_small_stem" in line else ""
-    return f"wrote {to}\n{first}import timm\nmodel = {line}"
+        lines = backbones.export(backbone, directory.recipe.encoder, to)
+    return f"wrote {to}\n{lines}"
 
 
 def need_runs(root: Path, uri: str | None = None) -> None:

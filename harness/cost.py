@@ -62,7 +62,8 @@ def build(recipe: Recipe, device: str) -> Method[Any]:
     """The initialised method of a recipe, on a device. Errors: UnknownName, BadRecipe."""
     try:
         with torch.device(device):
-            backbone = backbones.build(recipe.encoder, data.side(recipe.data), *(view.px for view in recipe.views))
+            sides, vectors = (view.px for view in recipe.views), recipe.data.name in data.VECTORS
+            backbone = backbones.build(recipe.encoder, data.side(recipe.data), *sides, vectors=vectors)
             return recipe.method.build(backbone)
     except ValueError as error:
         raise BadRecipe(f"recipe {recipe.name!r}: {error}") from error
@@ -71,20 +72,21 @@ def build(recipe: Recipe, device: str) -> Method[Any]:
 def fixed_batch(recipe: Recipe, size: int, device: str) -> Batch:
     """The first step's batch of `size` images, with noise for views."""
     sides = [view.px for view in recipe.views for _ in range(view.count)]
-    views = [torch.rand(size, 3, px, px, device=device) for px in sides]
+    views = [torch.rand(size, *data.shape(recipe.data, px), device=device) for px in sides]
     draws = Draws(generator(0, "method", 0), device)
     return Batch(views, torch.arange(size, device=device), Clock(0, max(1, steps_of(recipe)), 1), draws)
 
 
 def steps_of(recipe: Recipe) -> int:
-    return recipe.budget.epochs * (data.train_size(recipe.data) // recipe.budget.batch)
+    whole = recipe.budget.epochs * (data.train_size(recipe.data) // recipe.budget.batch)
+    return whole if recipe.budget.steps is None else recipe.budget.steps
 
 
 def of(recipe: Recipe) -> Cost:
     """Errors: UnknownName, BadRecipe."""
-    method, px = build(recipe, "meta"), data.side(recipe.data)
+    method = build(recipe, "meta")
     with FlopCounterMode(display=False) as encoder, torch.no_grad():
-        method.backbone.eval()(torch.empty(1, 3, px, px, device="meta"))
+        method.backbone.eval()(torch.empty(1, *data.shape(recipe.data), device="meta"))
     method.train()
     return Cost(
         recipe=recipe.name,

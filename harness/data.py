@@ -1,4 +1,4 @@
-"""Data sets by name, as uint8 tensors with fixed splits.
+"""Data sets by name, as tensors with fixed splits: images in uint8, or vectors in float32.
 
 A set is read through Hugging Face `datasets`, from a local folder of parquet files (<root>/<name>/train-*.parquet and
 test-*.parquet; root is the argument, else HARNESS_DATA) or else from the hub at a pinned revision, and only once
@@ -8,6 +8,7 @@ shuffle, and "the first n" below means in that order.
 set            images               train / held-out / test
 digits         1,797 of 8 px        the rest / next 10 % / first 20 % (scikit-learn's, embedded)
 factors        7,168 of 32 px       4,096 / 1,024 / 2,048, rendered (harness/factors.py)
+sphere         58,192 vectors       50,000 / 4,096 / 4,096, drawn (harness/sphere.py); training draws pairs anew
 cifar10        60,000 of 32 px      the rest / first 10 % of the official train split / official test split
 fashion_mnist  70,000 of 28 px      the same
 coil20         1,440 of 128 px      by turntable angle, in steps k of 5 degrees: test k % 4 = 2, held-out k % 8 = 0
@@ -31,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness import factors, tables
+from harness import factors, sphere, tables
 from harness.api import Draws
 from harness.errors import BadRecipe, DataMismatch, DataMissing, UnknownName
 from harness.recipe import Data
@@ -39,12 +40,14 @@ from harness.tables import Table
 
 SPLITS = "splits1"  # the rules above; a change of them is a new revision of every set
 FACTORS_SIZE = {"train": 4096, "held_out": 1024, "test": 2048}
+SPHERE_SIZE = {"train": 50_000, "held_out": 4096, "test": 4096}
 
 
 @dataclass
 class Images:
     """One split. pixels: uint8 (N, 3, px, px); labels: int64 (N,); factors: float32 (N, F), F may be 0.
 
+    Of a set of vectors, `pixels` holds those: float32 (N, n).
     identity: (N,) which object is shown, where the set knows it. latents: (N, L) of a rendered set.
     """
 
@@ -58,6 +61,13 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def elements(self, index: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Both images of B pairs, as `Data.pairs` says: those at `index` (B,) and their partners, or all drawn anew."""
+        if self.pairs in sphere.PRECISION:
+            first, second = sphere.pair(len(index), sphere.PRECISION[self.pairs], draws)
+            return sphere.observe(first).to(self.pixels.device), sphere.observe(second).to(self.pixels.device)
+        return self.pixels[index], self.partner(index, draws)
 
     def partner(self, index: Tensor, draws: Draws) -> Tensor:
         """The second image of the pairs whose first is at `index` (B,): uint8 (B, 3, px, px), as `Data.pairs` says."""
@@ -95,7 +105,10 @@ class Images:
 
 @dataclass
 class Splits:
-    """A data set. mean, std: (3,) of the train split's pixels in [0, 1], whatever `Data.train_images` leaves of it."""
+    """A data set. mean, std: (3,) of the train split's pixels in [0, 1], whatever `Data.train_images` leaves of it.
+
+    Those of vectors are 0 and 1: they are left as they are.
+    """
 
     train: Images
     held_out: Images
@@ -119,7 +132,12 @@ def load(data: Data, root: Path | None = None) -> Splits:
     check_loadable(data)
     check(data)
     name = data.name
-    train, held_out, test = _rendered(side(data)) if name == "factors" else _stored(name, data.px, root)
+    if name == "factors":
+        train, held_out, test = _rendered(side(data))
+    elif name == "sphere":
+        train, held_out, test = _drawn()
+    else:
+        train, held_out, test = _stored(name, data.px, root)
     if data.train_images is not None and not 0 < data.train_images <= len(train):
         raise BadRecipe(
             f"data set {name!r}: data.train_images is {data.train_images}, the train split has {len(train)}"
@@ -127,7 +145,7 @@ def load(data: Data, root: Path | None = None) -> Splits:
     mean, std = _moments(train.pixels)
     for images in (train, held_out, test):
         images.pairs = data.pairs
-    classes = len(factors.SHAPES) if name == "factors" else SETS[name].classes
+    classes = {"factors": len(factors.SHAPES), "sphere": 1}.get(name) or SETS[name].classes
     return Splits(
         train.first(data.train_images or len(train)), held_out, test, mean, std, classes, name, revision(name)
     )
@@ -140,6 +158,8 @@ def check(data: Data) -> None:
     if data.pairs not in offered:
         offer = " and ".join(map(repr, offered))
         raise BadRecipe(f"data set {data.name!r}: data.pairs is {data.pairs!r}, expected one that it has: {offer}")
+    if data.px is not None and data.name in VECTORS:
+        raise BadRecipe(f"data set {data.name!r}: data.px is {data.px}, expected None: it holds vectors, not images")
     if data.px is not None and data.px < 1:
         raise BadRecipe(f"data set {data.name!r}: data.px is {data.px}, expected pixels, or None for the set's own")
 
@@ -159,7 +179,7 @@ def revision(name: str) -> str:
         raise UnknownName("data set", name, NAMES)
     if name in LARGE:
         return f"{LARGE[name][1][:12]}-{SPLITS}"
-    fingerprint = _FACTORS_FINGERPRINT if name == "factors" else SETS[name].fingerprint
+    fingerprint = _GENERATED[name] if name in _GENERATED else SETS[name].fingerprint
     return f"{fingerprint[:12]}-{SPLITS}"
 
 
@@ -170,14 +190,20 @@ def train_size(data: Data) -> int:
 
 
 def side(data: Data) -> int:
-    """Side of the images in pixels, without loading them. Errors: UnknownName."""
+    """Side of the images in pixels, or length of the vectors, without loading them. Errors: UnknownName."""
     revision(data.name)
     return data.px or SIZES[data.name][1]
 
 
+def shape(data: Data, px: int | None = None) -> tuple[int, ...]:
+    """Of one image, of this side or its own, or of one vector, without loading it. Errors: UnknownName."""
+    px = px or side(data)
+    return (px,) if data.name in VECTORS else (3, px, px)
+
+
 def whereabouts(root: Path | None = None) -> str:
     """One line about where each set would come from; nothing is read."""
-    places: dict[str, list[str]] = {"always here": ["digits", "factors"]}
+    places: dict[str, list[str]] = {"always here": ["digits", *_GENERATED]}
     for name in sorted(SETS.keys() - {"digits"}):
         found = next((folder for folder, files in _local(name, _root(root)) if all(files.values())), None)
         place = f"in {Path(found).parent}" if found else "on the hub" if SETS[name].hub else "missing"
@@ -266,26 +292,43 @@ SETS = {
 # sets whose images do not fit into memory: repository and commit on the hub (294 + 14 parquet files); the archives are
 # ILSVRC2012_img_train.tar, MD5 1d675b47d978889d74fa0da5fadfb00e, and _val.tar, 29b22e2961454d5413ddabcf34fc5622
 LARGE = {"imagenet_1k": ("ILSVRC/imagenet-1k", "49e2ee26f3810fb5a7536bbf732a7b07389a47b5")}
-# images of the train split, and their side in pixels; of images of many sizes the side that evaluations see
+# images of the train split, and their side in pixels (of images of many sizes the side that evaluations see), or the
+# length of its vectors
 SIZES = {
     "digits": (1257, 8),
     "factors": (FACTORS_SIZE["train"], 32),
+    "sphere": (SPHERE_SIZE["train"], sphere.WIDTH),
     "cifar10": (45_000, 32),
     "fashion_mnist": (54_000, 28),
     "coil20": (900, 128),
     "eth80": (2_296, 64),
     "imagenet_1k": (1_281_167, 224),
 }
-_FACTORS_FINGERPRINT = "eec0da4d72aad79c00d51d177b471f52c94b430dcc85e627468ba3c9013457df"  # of the latents
-_OWN_PAIRS = {"coil20": ("same_identity",), "eth80": ("same_identity",), "factors": ("latent_change",)}
-NAMES = tuple(sorted([*SETS, *LARGE, "factors"]))
+_GENERATED = {  # fingerprints of the random numbers
+    "factors": "eec0da4d72aad79c00d51d177b471f52c94b430dcc85e627468ba3c9013457df",
+    "sphere": "380b7ebcac3011d6cd86bcbec45e3ff3b93669cf0b5e412e0040ad9837e90f57",
+}
+_OWN_PAIRS = {
+    "coil20": ("same_identity",),
+    "eth80": ("same_identity",),
+    "factors": ("latent_change",),
+    "sphere": tuple(sphere.PRECISION),
+}
+NAMES = tuple(sorted([*SETS, *LARGE, *_GENERATED]))
+VECTORS = ("sphere",)  # sets of vectors
+
+
+def _checked(name: str, numbers: Any) -> Tensor:
+    """Random numbers of a generated set. Errors: DataMismatch."""
+    got = hashlib.sha256(numbers.tobytes()).hexdigest()
+    if got != _GENERATED[name]:
+        raise DataMismatch(tables.differs(name, "numpy's random numbers", _GENERATED[name], got))
+    return torch.from_numpy(numbers)
 
 
 def _rendered(px: int) -> tuple[Images, ...]:
-    latents = np.random.default_rng(0).random((sum(FACTORS_SIZE.values()), len(factors.LATENTS)), dtype=np.float32)
-    got = hashlib.sha256(latents.tobytes()).hexdigest()
-    if got != _FACTORS_FINGERPRINT:
-        raise DataMismatch(tables.differs("factors", "numpy's random numbers", _FACTORS_FINGERPRINT, got))
+    size = (sum(FACTORS_SIZE.values()), len(factors.LATENTS))
+    latents = _checked("factors", np.random.default_rng(0).random(size, dtype=np.float32))
     return tuple(
         Images(
             pixels=factors.render(part, px),
@@ -294,7 +337,22 @@ def _rendered(px: int) -> tuple[Images, ...]:
             factor_names=factors.FACTORS,
             latents=part,
         )
-        for part in torch.from_numpy(latents).split(list(FACTORS_SIZE.values()))
+        for part in latents.split(list(FACTORS_SIZE.values()))
+    )
+
+
+def _drawn() -> tuple[Images, ...]:
+    size = (sum(SPHERE_SIZE.values()), sphere.WIDTH)
+    numbers = _checked("sphere", np.random.default_rng(0).standard_normal(size, dtype=np.float32))
+    return tuple(
+        Images(
+            pixels=sphere.observe(part),
+            labels=torch.zeros(len(part), dtype=torch.int64),
+            factors=part,
+            factor_names=sphere.FACTORS,
+            latents=part,
+        )
+        for part in F.normalize(numbers, dim=1).split(list(SPHERE_SIZE.values()))
     )
 
 
@@ -382,7 +440,9 @@ def _resize(pixels: Tensor, px: int) -> Tensor:
 
 
 def _moments(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation per channel in [0, 1], from exact counts of the 256 values."""
+    """Mean and standard deviation per channel in [0, 1], from exact counts of the 256 values; 0 and 1 of vectors."""
+    if pixels.ndim == 2:
+        return torch.zeros(pixels.shape[1]), torch.ones(pixels.shape[1])
     values = torch.arange(256, dtype=torch.float64) / 255
     counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in pixels.unbind(1)])
     share = counts / counts.sum(1, keepdim=True, dtype=torch.float64)

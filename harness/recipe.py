@@ -46,8 +46,9 @@ class View:
 class Data:
     """Which images. name: see harness/data.py. px: side they are resized to once, None keeps the set's own.
 
-    pairs: "augmentation" (both elements are one image), "same_identity" (another image of the same object) or
-    "latent_change" (an image whose factors differ by a known change).
+    pairs: "augmentation" (both elements are one image), "same_identity" (another image of the same object),
+    "latent_change" (an image whose factors differ by a known change), "bimodal_noise" or "linear_noise" (both drawn
+    anew, near each other; harness/sphere.py).
     train_images: use only that many training images, the first of a fixed shuffle; None uses all.
     """
 
@@ -59,7 +60,7 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoder:
-    """A timm model by name; harness/backbones.py adds `<resnet>_small_stem` for images up to 64 px, and `pixels`.
+    """A timm model by name; harness/backbones.py adds `<resnet>_small_stem` for images up to 64 px, `pixels` and `mlp`.
 
     options: further keyword arguments of `timm.create_model`, e.g. (("img_size", 32), ("patch_size", 4)).
     label: short name for tables.
@@ -97,12 +98,13 @@ class Optimiser:
 class Budget:
     """epochs over the train split; batch: images per step over all processes (a last, smaller one is dropped).
 
-    warmup: epochs of it.
+    warmup: epochs of it. steps: the run ends after so many, in the midst of its last epoch; None: with that epoch.
     """
 
     epochs: int
     batch: int
     warmup: int = 0
+    steps: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +169,8 @@ class Recipe:
 
         shaping = {k: v for k, v in self.resolved().items() if k not in UNSHAPING}
         shaping["encoder"].pop("label")
+        if self.budget.steps is None:
+            shaping["budget"].pop("steps")  # it came after the first digests
         shaping |= {"data_revision": revision(self.data.name), "seed_policy": SEED_POLICY}
         text = json.dumps(shaping, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -196,6 +200,8 @@ def check(recipe: Recipe) -> None:
     for what, value, fine, expected in _ranges(recipe):
         if not fine:
             raise BadRecipe(f"{where}: {what} is {value!r}, expected {expected}")
+    if recipe.data.name in data.VECTORS:
+        _check_vectors(recipe, data.side(recipe.data))
     if budget.epochs and not needs.views:
         raise BadRecipe(f"{where}: {recipe.method.label} is never trained; set budget.epochs to 0")
     if not recipe.online_probe and any(one.protocol == "online_linear" for one in recipe.evals):
@@ -238,6 +244,20 @@ def check(recipe: Recipe) -> None:
         )
 
 
+def _check_vectors(recipe: Recipe, length: int) -> None:
+    """Vectors have no size, crop or colour that could be changed. Errors: BadRecipe."""
+    where = f"recipe {recipe.name!r}: data set {recipe.data.name!r} holds vectors"
+    if recipe.encoder.name not in ("mlp", "pixels"):
+        raise BadRecipe(f"{where}; encoder.name is {recipe.encoder.name!r}, expected 'mlp' or 'pixels'")
+    for i, view in enumerate(recipe.views):
+        as_it_is = View(px=length, role=view.role, source=view.source, count=view.count, scale=(1, 1), ratio=(1, 1))
+        if view != as_it_is:
+            raise BadRecipe(
+                f"{where}; views.{i} would change images, expected px={length}, scale=(1.0, 1.0), ratio=(1.0, 1.0) "
+                "and no augmentation"
+            )
+
+
 def check_processes(recipe: Recipe, processes: int) -> None:
     """Refuse a number of processes that the batch cannot be divided among equally. Errors: BadRecipe."""
     batch = recipe.budget.batch
@@ -256,6 +276,7 @@ def _ranges(recipe: Recipe) -> Iterator[tuple[str, Any, bool, str]]:
     yield "optimiser.momentum", o.momentum, 0 <= o.momentum < 1, "0 to 1"
     yield "optimiser.weight_decay", o.weight_decay, o.weight_decay >= 0, "0 or more"
     yield "budget.epochs", b.epochs, b.epochs >= 0, "0 or more"
+    yield "budget.steps", b.steps, b.steps is None or b.steps >= 1, "1 or more, or None for whole epochs"
     yield "budget.warmup", b.warmup, b.warmup >= 0, "0 or more"
     yield "monitor.every", recipe.monitor.every, recipe.monitor.every >= 1, "1 or more epochs"
     n = recipe.data.train_images

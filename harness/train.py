@@ -97,9 +97,16 @@ class Attempt:
             )
         check_protocols(recipe.evals, splits)
         self.per_epoch, self.steps = per_epoch, recipe.budget.epochs * per_epoch
+        if recipe.budget.steps is not None:
+            if recipe.budget.steps > self.steps:
+                raise BadRecipe(
+                    f"recipe {recipe.name!r}: budget.steps is {recipe.budget.steps}, but {recipe.budget.epochs} epochs "
+                    f"have {self.steps} steps; raise budget.epochs"
+                )
+            self.steps = recipe.budget.steps
         seed_global(seed, "init")
-        px = splits.train.pixels.shape[-1]
-        backbone = backbones.build(recipe.encoder, px, *(view.px for view in recipe.views))
+        px, vectors = splits.train.pixels.shape[-1], recipe.data.name in data.VECTORS
+        backbone = backbones.build(recipe.encoder, px, *(view.px for view in recipe.views), vectors=vectors)
         try:
             # channels_last: 15-100 % faster for convolutions on CPU (measured), known to help on GPUs too
             self.method: Method[Any] = recipe.method.build(backbone).to(device)
@@ -233,7 +240,7 @@ class Attempt:
         spent = time.perf_counter() - begun
         self.seconds += spent
         self.interval.add(values, spent, ready - begun)
-        at_end_of_epoch = self.step % self.per_epoch == 0
+        at_end_of_epoch = self.step % self.per_epoch == 0 or self.step == self.steps
         if at_end_of_epoch or (self.step % self.per_epoch) % LOG_EVERY == 0:
             return self.log(clock, out, bar)
         return "complete", ""
@@ -263,8 +270,7 @@ class Attempt:
             Draws(generator(self.seed, what, clock.step), self.device, rank=rank(), world=world_size())
             for what in ("pairs", "views", "method")
         )
-        elements = (train.pixels[index], train.partner(index, pairs))
-        views = make_views(elements, self.recipe.views, looks, self.splits.mean, self.splits.std)
+        views = make_views(train.elements(index, pairs), self.recipe.views, looks, self.splits.mean, self.splits.std)
         return Batch(views, index, clock, inner), train.labels[index]
 
     def log(self, clock: Clock, out: Step, bar: Bar) -> tuple[str, str]:
@@ -294,8 +300,9 @@ class Attempt:
     def measure(self) -> dict[str, float]:
         """What the recipe's monitor asks for at this step, as `<protocol>/<metric>`: often nothing."""
         monitor, (epoch, rest) = self.recipe.monitor, divmod(self.step, self.per_epoch)
+        due = self.step == self.steps or not (rest or epoch % monitor.every)
         wanted = [one for one in self.recipe.evals if one.id == monitor.protocol]
-        if not wanted or rest or (epoch % monitor.every and self.step < self.steps):
+        if not wanted or not due:
             return {}
         network, encoder = self.method.encoder()
         try:

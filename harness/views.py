@@ -48,12 +48,16 @@ def make_views(
 ) -> list[Tensor]:
     """Views of pairs of images, normalised, in the recipe's order, `View.count` times each.
 
-    elements: both images of each pair, uint8 (B, 3, H, W), on the device of `draws`; they may be one tensor.
+    elements: both images of each pair, uint8 (B, 3, H, W), on the device of `draws`; they may be one tensor. Vectors,
+        (B, n), are taken as they are.
     Each view takes one block of numbers from `draws`, so a view added at the end leaves the earlier ones as they were.
     """
     made = []
     for view in views:
         pixels = elements[view.source]
+        if pixels.ndim == 2:
+            made += [pixels] * view.count
+            continue
         B, _, H, W = pixels.shape
         for _ in range(view.count):
             made.append(normalise(apply(draw(view, B, H, W, draws), pixels, view), mean, std))
@@ -61,7 +65,9 @@ def make_views(
 
 
 def plain(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Images as they are, uint8 (B, 3, H, W) -> normalised float32; what evaluations see."""
+    """Images as they are, uint8 (B, 3, H, W) -> normalised float32; what evaluations see. Vectors (B, n) stay."""
+    if pixels.ndim == 2:
+        return pixels
     return normalise(pixels.float() / 255, mean, std)
 
 

@@ -22,6 +22,10 @@ CLASSIFICATION: tuple[ProtocolConfig, ...] = (
     linear.Config(),
     collapse.Config(),
 )
+MLP = Encoder(
+    name="mlp", options=(("widths", (100, 500, 500, 500, 500, 100, 10)),), label="MLP (100-500)"
+)  # brendel-group/AnInfoNCE@c6907e5, main_mlp.py
+
 FACTORS: tuple[ProtocolConfig, ...] = (factor_regression.Config(), knn.Config(), collapse.Config())
 
 
@@ -65,6 +69,24 @@ def factors(method: MethodConfig, *, lr: float = 4e-3, epochs: int = 4) -> Recip
         ),
         budget=Budget(epochs=epochs, batch=256),
         evals=FACTORS,
+    )
+
+
+def sphere(method: MethodConfig, *, pairs: str, steps: int) -> Recipe:
+    """Pairs of points on a sphere behind a mixing network, as in brendel-group/AnInfoNCE@c6907e5, main_mlp.py.
+
+    Fresh pairs in batches of 1,000, Adam at a constant 1e-4, an MLP, whose normalised outputs are evaluated. A run of
+    fewer steps is the start of a longer one. Departs: see harness/sphere.py; the linear regression is fitted on 50,000
+    train latents, theirs on the 4,096 that it is evaluated on.
+    """
+    return Recipe(
+        method=method,
+        data=Data(name="sphere", pairs=pairs),
+        views=tuple(View(px=10, source=source, scale=(1.0, 1.0), ratio=(1.0, 1.0)) for source in (0, 1)),
+        encoder=MLP,
+        optimiser=Optimiser(name="adam", lr=1e-4, lr_batch=None, schedule="constant"),
+        budget=Budget(epochs=-(-steps // 50), batch=1000, steps=steps),
+        evals=(factor_regression.Config(normalise=True, disentanglement=False),),
     )
 
 

@@ -29,5 +29,10 @@ def untrained_factors_pixels_e0() -> Recipe:
     return replace(_control(_bases.factors(untrained.Config())), encoder=_bases.PIXELS, evals=evals)
 
 
+def untrained_sphere_pixels_e0() -> Recipe:
+    """What the mixing network leaves of the latents: the observations themselves."""
+    return replace(_control(_bases.sphere(untrained.Config(), pairs="augmentation", steps=1)), encoder=_bases.PIXELS)
+
+
 def _control(recipe: Recipe) -> Recipe:
     return replace(recipe, budget=Budget(epochs=0, batch=recipe.budget.batch), views=())

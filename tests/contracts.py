@@ -40,6 +40,7 @@ SMALL: dict[str, dict[str, dict[str, Any]]] = {
         },
         "siamese": {"widths": (24, 24, 8), "predictor": False, "stop_gradient": False},
     },
+    "aninfonce": {"": {}, "infonce": {"temperature": 0.5}},
     "dino": {
         "": {"out_dim": 32, "hidden": 24, "bottleneck": 8, "centre_momentum": 0.5},
         "norms": {"out_dim": 32, "hidden": 24, "bottleneck": 8, "use_bn": True, "norm_last_layer": False},

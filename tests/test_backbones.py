@@ -1,6 +1,7 @@
 """Encoders by timm name: small stems, small ViTs, widths read from the model, and files that timm loads."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -56,10 +57,42 @@ def test_an_exported_file_loads_in_timm_and_gives_the_same_features(kind: str, t
     backbone = backbones.build(encoder, px)
     backbone(torch.rand(4, 3, px, px))  # batch statistics that differ from a new model's
     path = tmp_path / "encoder.safetensors"
-    line = backbones.export(backbone, encoder, path)
-    loaded = eval(line, {"timm": timm})
+    names: dict[str, Any] = {}
+    exec(backbones.export(backbone, encoder, path), names)
+    loaded = names["model"]
     x = torch.rand(3, 3, px, px)
     assert torch.equal(loaded.eval()(x), backbone.eval()(x))
+
+
+MLP = Encoder(name="mlp", options=(("widths", (6, 7, 5)),))
+
+
+def test_a_perceptron_has_the_widths_it_is_given_and_leaky_relus_between_them() -> None:
+    backbone = backbones.build(MLP, 4, vectors=True)
+    assert backbone.width == 5
+    x = torch.randn(3, 4)
+    want = x
+    weights = list(backbone.parameters())
+    for i in range(0, 6, 2):
+        want = want @ weights[i].T + weights[i + 1]
+        want = torch.where(want < 0, 0.01 * want, want) if i < 4 else want
+    torch.testing.assert_close(backbone(x), want)
+    assert backbones.build(MLP, 2)(torch.rand(3, 3, 2, 2)).shape == (3, 5)  # of images it takes the pixels
+
+
+def test_pixels_of_vectors_are_the_vectors() -> None:
+    backbone = backbones.build(Encoder(name="pixels"), 4, vectors=True)
+    x = torch.randn(3, 4)
+    assert backbone.width == 4
+    assert torch.equal(backbone(x), x)
+
+
+def test_the_exported_file_of_a_perceptron_loads_and_gives_the_same_features(tmp_path: Path) -> None:
+    backbone = backbones.build(MLP, 4, vectors=True)
+    names: dict[str, Any] = {}
+    exec(backbones.export(backbone, MLP, tmp_path / "mlp.safetensors"), names)
+    x = torch.randn(3, 4)
+    assert torch.equal(names["model"](x), backbone(x))
 
 
 def test_pixels_have_nothing_to_export(tmp_path: Path) -> None:
@@ -72,6 +105,8 @@ def test_bad_encoders_are_one_line() -> None:
         backbones.build(Encoder(name="resnet18_smal_stem"), 32)
     with pytest.raises(BadRecipe, match=r"encoder 'resnet18' with {'widht': 3} cannot take images of 32 px"):
         backbones.build(Encoder(name="resnet18", options=(("widht", 3),)), 32)
+    with pytest.raises(BadRecipe, match=r"encoder 'mlp' has the options \(\), expected \(\('widths', \(100, 10\)\),\)"):
+        backbones.build(Encoder(name="mlp"), 4, vectors=True)
     rigid = Encoder(name="vit_tiny_patch16_224", options=(("img_size", 16), ("patch_size", 4)))
     with pytest.raises(BadRecipe, match=r"cannot take images of 8, 16 px: .*; a ViT takes several sizes"):
         backbones.build(rigid, 16, 8)

@@ -72,6 +72,12 @@ def test_totals_are_steps_of_whole_batches() -> None:
     assert found.image_flops == found.step_flops / 2048
 
 
+def test_a_budget_in_steps_and_vectors_are_counted_as_they_are() -> None:
+    found = of("aninfonce_sphere_mlp_s5001_bimodal")
+    assert found.steps == 5001
+    assert found.encoder_flops == 2 * (10 * 100 + 100 * 500 + 3 * 500 * 500 + 500 * 100 + 100 * 10)
+
+
 def test_every_method_can_be_counted() -> None:
     names = reversed(registry.recipe_names())  # so that each method's first one stays, the smallest
     for name in {registry.recipe(name).resolved()["method"]["name"]: name for name in names}.values():

@@ -118,9 +118,10 @@ def test_object_sets_are_split_by_angle_and_by_object() -> None:
 
 def test_revisions_tell_sets_apart_and_are_pinned() -> None:
     revisions = {name: data.revision(name) for name in data.NAMES}
-    assert len(set(revisions.values())) == len(data.NAMES) == 7
+    assert len(set(revisions.values())) == len(data.NAMES) == 8
     assert revisions["digits"] == "33c5e492a25a-splits1"
     assert revisions["factors"] == "eec0da4d72aa-splits1"
+    assert revisions["sphere"] == "380b7ebcac30-splits1"
     assert all(len(source.fingerprint) == 64 for source in data.SETS.values())
     assert revisions["imagenet_1k"] == "49e2ee26f381-splits1"
     hubs = [*(source.hub for source in data.SETS.values() if source.hub), *data.LARGE.values()]
@@ -143,7 +144,8 @@ def test_a_set_that_is_only_known_is_not_loaded() -> None:
         data.load(Data(name="imagenet_1k"))
     assert one_line(error) == (
         "data set 'imagenet_1k' cannot be loaded yet, only sets that fit into memory can; `harness show` and "
-        "`harness cost` know its recipes; sets that load: cifar10, coil20, digits, eth80, factors, fashion_mnist"
+        "`harness cost` know its recipes; sets that load: cifar10, coil20, digits, eth80, factors, fashion_mnist, "
+        "sphere"
     )
 
 
@@ -469,7 +471,7 @@ def test_whereabouts_say_where_each_set_would_come_from(empty: Path, monkeypatch
     (empty / "cifar10").mkdir()
     (empty / "cifar10" / "train-0.parquet").touch()  # without test
     assert data.whereabouts() == (
-        f"always here: digits, factors; on the hub: cifar10, fashion_mnist; missing: coil20; in {empty}: eth80"
+        f"always here: digits, factors, sphere; on the hub: cifar10, fashion_mnist; missing: coil20; in {empty}: eth80"
     )
     monkeypatch.delenv("HARNESS_DATA")
     assert data.whereabouts().endswith("missing: coil20, eth80; HARNESS_DATA is not set")
@@ -520,6 +522,7 @@ def test_files_that_cannot_be_read_are_named(empty: Path, damage: str) -> None:
         (Data(name="coil20", pairs="latent_change"), "expected one that it has: 'augmentation' and 'same_identity'"),
         (Data(name="factors", pairs="same_identity"), "expected one that it has: 'augmentation' and 'latent_change'"),
         (Data(name="digits", px=0), "data.px is 0, expected pixels"),
+        (Data(name="sphere", px=8), "data.px is 8, expected None: it holds vectors, not images"),
         (Data(name="digits", train_images=1258), "data.train_images is 1258, the train split has 1257"),
         (Data(name="digits", train_images=0), "data.train_images is 0, the train split has 1257"),
     ],

@@ -591,7 +591,8 @@ def test_other_mistakes_are_named() -> None:
     with pytest.raises(BadRecipe, match="a factor has one value in the whole train split"):
         check([factor_regression.Config()], features)
     features.classes = 1
-    for config in (linear.Config(), linear_sgd.Config(), online_linear.Config()):
+    none = (linear.Config(), linear_sgd.Config(), online_linear.Config(), knn.Config(k=1), few_label.Config(n=1))
+    for config in none:
         with pytest.raises(BadRecipe, match=f"{config.id}: the data set has 1 class, at least 2 are needed"):
             check([config], features)
 

@@ -25,6 +25,7 @@ RECIPES = (
     "simclr_digits_r10w16_e50",
     "byol_digits_r10w16_e50",
     "simsiam_digits_r10w16_e50",
+    "aninfonce_sphere_mlp_s1001_bimodal",
     "adassl_v_simclr_factors_r10w16_e4",
     "adassl_s_byol_factors_r10w16_e4",
 )

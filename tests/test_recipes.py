@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from harness import registry
 from harness.errors import BadRecipe, UnknownName
-from harness.recipe import UNSHAPING, Recipe, check
+from harness.recipe import UNSHAPING, Encoder, Recipe, check
 
 NAMES = sorted(registry.recipe_names())
 ONE = "vicreg_digits_r10w16_e50"
@@ -21,7 +21,7 @@ def test_every_recipe_is_whole_and_named_after_its_parts(name: str) -> None:
     recipe = registry.recipe(name)
     assert recipe.name == name
     assert recipe.data.name in name
-    assert f"_e{recipe.budget.epochs}" in name
+    assert (f"_s{recipe.budget.steps}" if recipe.budget.steps else f"_e{recipe.budget.epochs}") in name
     assert recipe.evals
     getter = getattr(registry.load("sweeps", registry.recipe_names()[name]), name)
     assert getter.__doc__, "a recipe says what it follows"
@@ -122,6 +122,7 @@ def test_overrides_are_stored() -> None:
         ("optimiser.lr=-1", BadRecipe, "optimiser.lr is -1.0, expected a number above 0"),
         ("optimiser.lr=1e999", BadRecipe, "optimiser.lr is inf, expected a number above 0"),
         ("budget.epochs=-1", BadRecipe, "budget.epochs is -1, expected 0 or more"),
+        ("budget.steps=0", BadRecipe, "budget.steps is 0, expected 1 or more, or None for whole epochs"),
         ("views.0.px=0", BadRecipe, "views.0.px is 0, expected 1 or more"),
         ("views.1.flip=3.0", BadRecipe, "views.1.flip is 3.0, expected a probability, 0 to 1"),
         ("views.0.scale=(2.0, 1.0)", BadRecipe, r"views.0.scale is \(2.0, 1.0\), expected 0 < low <= high <= 1"),
@@ -147,6 +148,23 @@ def test_views_that_the_method_cannot_use_are_refused() -> None:
     local = replace(recipe.views[0], role="local")
     with pytest.raises(BadRecipe, match="VICReg needs the views"):
         check(replace(recipe, views=(*recipe.views, local)))
+
+
+def test_vectors_are_not_augmented_and_take_no_image_network() -> None:
+    recipe = registry.recipe("aninfonce_sphere_mlp_s1001_bimodal")
+    where = r"recipe 'aninfonce_sphere_mlp_s1001_bimodal': data set 'sphere' holds vectors"
+    with pytest.raises(BadRecipe, match=rf"{where}; encoder.name is 'resnet18', expected 'mlp' or 'pixels'"):
+        check(replace(recipe, encoder=Encoder(name="resnet18")))
+    for change in ({"px": 8}, {"scale": (0.1, 1.0)}, {"blur": 0.5}):
+        views = (recipe.views[0], replace(recipe.views[1], **change))
+        with pytest.raises(BadRecipe, match=rf"{where}; views.1 would change images, expected px=10, scale="):
+            check(replace(recipe, views=views))
+
+
+def test_steps_change_the_digest_and_their_absence_does_not() -> None:
+    recipe = registry.recipe(ONE)
+    assert recipe.digest == "35306d055183"  # as it was before `budget.steps` came
+    assert replace(recipe, budget=replace(recipe.budget, steps=99)).digest != recipe.digest
 
 
 def test_a_control_is_not_trained_and_a_probe_must_be() -> None:

@@ -25,13 +25,14 @@ METHODS = {  # a short recipe of every kind of state: teacher, own Adam, centre,
     "dino": "dino_digits_r10w16_e50",
     "byol": "byol_digits_r10w16_e50",
     "adassl_s": "adassl_s_simclr_factors_r10w16_e4",
+    "aninfonce": "aninfonce_sphere_mlp_s1001_bimodal",
 }
 
 
 def short(name: str, epochs: int = 2) -> Recipe:
     """The recipe on a few images: 2 epochs of 4 steps."""
     recipe = registry.recipe(name)
-    budget = replace(recipe.budget, epochs=epochs, batch=64, warmup=min(1, recipe.budget.warmup))
+    budget = replace(recipe.budget, epochs=epochs, batch=64, warmup=min(1, recipe.budget.warmup), steps=None)
     return replace(recipe, data=replace(recipe.data, train_images=256), budget=budget, evals=(), online_probe=True)
 
 

@@ -225,6 +225,13 @@ def test_two_processes_make_the_views_of_one() -> None:
     assert largest(torch.cat(parts), whole) < 1e-6
 
 
+def test_vectors_are_taken_as_they_are() -> None:
+    first, second = torch.randn(4, 10), torch.randn(4, 10)
+    made = views.make_views((first, second), (View(px=10, count=2), View(px=10, source=1)), draws(), ZERO, ONE)
+    assert all(torch.equal(a, b) for a, b in zip(made, (first, first, second), strict=True))
+    assert torch.equal(views.plain(first, ZERO, ONE), first)
+
+
 def test_steps_that_choose_no_image_do_nothing() -> None:
     x = photos(3, 24, 24)
     rare = View(px=24, jitter=(0.4, 0.4, 0.2, 0.1), jitter_p=1e-9, grey=1e-9, blur=1e-9, solarize=1e-9)

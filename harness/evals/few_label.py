@@ -41,6 +41,8 @@ class Config(ProtocolConfig):
 
 
 def check(config: Config, train: Images | Table, classes: int) -> None:
+    if classes < 2:
+        raise BadRecipe(f"{config.id}: the data set has {classes} class, at least 2 are needed; drop this protocol")
     counts = torch.bincount(train.labels.cpu(), minlength=classes)
     fewest = int(counts.argmin())
     if counts[fewest] < config.n:

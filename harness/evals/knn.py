@@ -41,6 +41,8 @@ class Config(ProtocolConfig):
 
 
 def check(config: Config, train: Images | Table, classes: int) -> None:
+    if classes < 2:
+        raise BadRecipe(f"{config.id}: the data set has {classes} class, at least 2 are needed; drop this protocol")
     if config.k > len(train.labels):
         raise BadRecipe(f"{config.id}: k = {config.k} is more than the {len(train.labels)} train images; lower k")
 
