@@ -430,7 +430,7 @@ def sync(runs: Path | None = None, mlflow: str | None = None) -> None:
     say(str(counts))
     for line in counts.problems:
         print(f"harness: left out {line}", file=sys.stderr)  # noqa: T201
-    say(f"look at them: mlflow ui --backend-store-uri {mlflow or tracking.default_uri(root)}")
+    say(f"look at them: {tracking.where_to_look(mlflow or tracking.default_uri(root))}")
 
 
 @app.command
