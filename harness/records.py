@@ -7,15 +7,16 @@ results/records/<recipe>.json holds every finished run of the recipe's digest, r
 `sha256` is of everything else, so an edit by hand is noticed. What is not finite is null, as JSON has no NaN.
 
 Records answer three questions. Claims are judged by them where this machine has no runs. New runs are held against
-them: *regressed* if the promoted runs were significantly better in any score of the recipe (one-sided test, 5 % shared
-by Bonferroni among the scores), else *held*. And a record of other code or of another digest than the checkout's is
-*stale* until the recipe is run again.
+them: *regressed* if the promoted runs were significantly better in any score of the recipe, else *held*. All that are
+compared at once share 5 % (one-sided tests; Bonferroni among the scores of a record, Holm among the records), so that
+one false alarm in twenty checks stays one, however many records there are. And a record of other code or of another
+digest than the checkout's is *stale* until the recipe is run again.
 """
 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from statistics import fmean, stdev
@@ -172,7 +173,17 @@ def judge(
 
     runs: `tracking.table`, of this machine's runs alone. root: of their directories, where they are at hand.
     """
-    return [_judge(record, runs, current, allow_dirty, root) for record in records]
+    verdicts = [_judge(record, runs, current, allow_dirty, root) for record in records]
+    compared = [v for v in verdicts if v.p is not None]
+    adjusted = dict(zip((v.id for v in compared), stats.holm([v.p or 0.0 for v in compared]), strict=True))
+    return [_decided(v, adjusted[v.id], len(compared)) if v.id in adjusted else v for v in verdicts]
+
+
+def _decided(v: "Verdict", p: float, records: int) -> "Verdict":
+    regressed = p < stats.ALPHA
+    shared = f"one-sided, shared by {records} record{'s' if records != 1 else ''} and their scores"
+    why = f"promoted runs {'were' if regressed else 'are not'} better, p = {p:.2g} ({shared}); {v.why}"
+    return replace(v, word="regressed" if regressed else "held", p=p, why=why)
 
 
 def _judge(
@@ -206,7 +217,7 @@ def _judge(
 
 
 def _compare(record: Record, new: "verdict.Runs", root: Path | None) -> dict[str, Any]:
-    """The score in which the promoted runs are ahead by most, and whether by more than chance."""
+    """The score in which the promoted runs are ahead by most, and its p-value, shared by the scores."""
     before = verdict.Runs(frame([record]), {}, 0)
     scores = [name for name in sorted(before.good) if name.startswith("test/") and leaderboard.is_score(name)]
     pairs = {name: (before.measured(name), new.measured(name)) for name in scores}
@@ -219,14 +230,13 @@ def _compare(record: Record, new: "verdict.Runs", root: Path | None) -> dict[str
     }
     worst = min(p, key=lambda name: p[name])
     (old, old_keys), (fresh, keys) = pairs[worst]
-    regressed = p[worst] < stats.ALPHA / len(pairs)
     measure = worst.removeprefix("test/")
     found = {
-        "word": "regressed" if regressed else "held",
+        "word": "held",
         "ours": f"{measure} {judging.spell(fresh)}, promoted {judging.spell(old)}",
-        "why": f"{measure}: promoted runs {'were' if regressed else 'are not'} better, p = {p[worst]:.2g} "
-        f"(one-sided, {len(pairs)} scores share 5 %)",
+        "why": f"{measure} is the worst of {len(pairs)} scores",
         "effect": fmean(fresh) - fmean(old),
+        "p": min(1.0, p[worst] * len(pairs)),
     }
     about = leaderboard.details(before.good, worst)
     if about.get("unit") == "percent":

@@ -3,11 +3,13 @@
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from math import sqrt
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 from run_directories import FINGERPRINT, write_run
 from test_leaderboard import frame
@@ -137,7 +139,8 @@ def test_new_runs_are_held_against_it(tmp_path: Path) -> None:
     word, why = judge(tmp_path / "worse", made, **new)
     assert word == "regressed"
     assert "promoted runs were better, p = " in why
-    assert "2 scores share 5 %" in why  # knn and few_label; collapse's numbers are no scores
+    assert "shared by 1 record and their scores" in why
+    assert "is the worst of 2 scores" in why  # knn and few_label; collapse's numbers are no scores
     write(tmp_path / "better", [99.0, 99.4, 99.1], **new)
     assert judge(tmp_path / "better", made, **new)[0] == "held"
 
@@ -161,7 +164,7 @@ def test_the_test_set_is_stated_beside_the_seeds_image_by_image_where_the_predic
 
     def judged() -> str:
         (found,) = records.judge([made], frame(tmp_path / "new"), now, root=tmp_path / "new")
-        assert found.why.startswith("few_label_n5/top1: ")
+        assert "few_label_n5/top1 is the worst of 2 scores; " in found.why
         return found.why.rpartition("; ")[2]
 
     alone = sqrt(sum(100**2 * p * (1 - p) / 360 for p in (0.8515, 0.802)))
@@ -169,6 +172,21 @@ def test_the_test_set_is_stated_beside_the_seeds_image_by_image_where_the_predic
     fresh = keep(tmp_path / "new", 0.80)
     paired = 100 * float(np.std(np.mean(old, axis=0) - np.mean(fresh, axis=0), ddof=1)) / sqrt(360)
     assert judged() == f"sampling error of the test set {paired:.2f}, paired by image"
+
+
+def test_records_that_are_compared_at_once_share_the_level(tmp_path: Path) -> None:
+    write(tmp_path / "old", [97.0, 97.3, 97.1])
+    made = promote(tmp_path / "old", tmp_path / "records")
+    new = {"fingerprint": "1" * 12}
+    write(tmp_path / "new", [95.7, 96.2, 95.9], **new)
+    now = {RECIPE.name: Current(RECIPE.digest, **new)}
+    (alone,) = records.judge([made], frame(tmp_path / "new"), now)
+    assert alone.word == "regressed"
+    several = [made, *(replace(made, recipe=f"another_{i}", digest=RECIPE.digest) for i in range(20))]
+    runs = pandas.concat([frame(tmp_path / "new").assign(recipe=one.recipe) for one in several])
+    found = records.judge(several, runs, {one.recipe: now[RECIPE.name] for one in several})
+    assert {v.word for v in found} == {"held"}
+    assert found[0].p == pytest.approx(min(1.0, 21 * (alone.p or 0)))
 
 
 def test_it_goes_stale_by_itself(tmp_path: Path) -> None:
