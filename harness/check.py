@@ -91,13 +91,17 @@ def show(verdicts: "Sequence[Verdict]", console: Console, *, untried: bool) -> N
     """On a terminal, each in short; the page of `harness leaderboard` has the whole reason."""
     shown = [v for v in verdicts if untried or v.word != "untried"]
     table = Table(box=box.SIMPLE_HEAD, title="claims and records against runs", title_justify="left")
-    for header in ("claim", "verdict", "printed", "ours"):
-        table.add_column(header, no_wrap=header == "verdict", overflow="fold")
+    table.add_column("claim", overflow="fold", min_width=26)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("needs seeds", justify="right", width=6)
+    table.add_column("printed", max_width=14)
+    table.add_column("ours")
     for v in shown:
-        seeds = "no number of" if v.more == inf else f"{v.needed} more"
-        text = v.text + ("; known" if v.known else "") + (f" ({seeds} seeds would decide)" if v.needed else "")
-        table.add_row(v.id, Text(text, COLOURS.get(v.word, "") if not v.known else "dim"), v.printed, v.ours or v.why)
+        text = Text(v.text + ("; known" if v.known else ""), COLOURS.get(v.word, "") if not v.known else "dim")
+        table.add_row(v.id, text, _more(v), v.printed, v.ours or v.why)
     console.print(table, highlight=False)
+    if any(v.needed for v in shown):
+        console.print("needs seeds: so many more of each recipe would decide; ∞: no number would", style="dim")
     if any("dirty tree" in v.why for v in shown if v.word == "barred"):
         console.print("commit and run again, or judge them here with --allow-dirty", highlight=False)
     if left_out := len(verdicts) - len(shown):
@@ -106,6 +110,10 @@ def show(verdicts: "Sequence[Verdict]", console: Console, *, untried: bool) -> N
     if tried:
         console.print(_by_source(tried), highlight=False)
         console.print(NOTE, style="dim", highlight=False)
+
+
+def _more(v: "Verdict") -> str:
+    return "" if not v.needed else "∞" if v.more == inf else f"+{v.needed}"
 
 
 def _by_source(summaries: "Sequence[Summary]") -> Table:
@@ -118,6 +126,15 @@ def _by_source(summaries: "Sequence[Summary]") -> Table:
         counts["differs"] += f" ({one.known} known)" if one.known else ""
         table.add_row(one.stem, *counts.values(), f"{len(one.differing)} of {one.tested}" if one.tested else "no test")
     return table
+
+
+def as_markdown(verdicts: "Iterable[Verdict]") -> str:
+    """A table of all that was tried, with the reasons."""
+    table = verdict.to_frame(v for v in verdicts if v.word != "untried")
+    lines = ["| " + " | ".join(table) + " |", "| " + " | ".join("---" for _ in table) + " |"]
+    cells = (str(cell).replace("|", "\\|") for cell in table.to_numpy().flatten())
+    rows = zip(*[cells] * len(table.columns), strict=True)
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
 def as_json(verdicts: "Iterable[Verdict]") -> str:

@@ -233,7 +233,8 @@ def show_verdicts(
     if format == "table":
         check.show(verdicts, console, untried=untried)
     else:
-        print(check.as_json(verdicts) if format == "json" else check.as_junit(verdicts, failing))  # noqa: T201
+        forms = {"json": check.as_json, "markdown": check.as_markdown}
+        print(forms[format](verdicts) if format in forms else check.as_junit(verdicts, failing))  # noqa: T201
     return verdict.exit_code(verdicts, failing)
 
 

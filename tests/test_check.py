@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,8 @@ def test_the_table_says_what_would_decide_and_ends_with_the_sources(tmp_path: Pa
     console = Console(width=120, record=True, file=io.StringIO())
     check.show(verdicts, console, untried=False)
     text = console.export_text()
-    assert "undecided (no number of seeds would decide)" in text
+    assert re.search(r"p/undecided +undecided +∞ +73.2", text)
+    assert "∞: no number would" in text
     rows = [line.split() for line in text.splitlines() if line.strip().startswith(("p ", "q "))]
     assert rows == [["p", "0", "1", "1", "1", "0", "1", "of", "2"]]  # q is untried
     assert " ".join(text.split()).endswith("is no test")
@@ -67,6 +69,15 @@ def test_the_table_says_what_would_decide_and_ends_with_the_sources(tmp_path: Pa
     check.show(verdicts[-1:], console, untried=False)
     assert "Holm" not in console.export_text()
     assert json.loads(check.as_json(verdicts))[1]["more"] is None
+
+
+def test_markdown_is_a_table_of_what_was_tried_with_its_reasons() -> None:
+    head, rule, *rows = check.as_markdown(MADE).splitlines()
+    assert head.startswith("| claim | verdict | printed | ours |")
+    assert rule.count("---") == head.count("|") - 1
+    assert [row.split(" | ")[0] for row in rows] == ["| p/a", "| p/b", "| p/c", "| record/r"]
+    assert "| differs at reduced scale | 1 > 0 |" in rows[1]
+    assert "a \\| b" in check.as_markdown([Verdict("p/a", "value", "paper", "differs", "a | b")])
 
 
 def test_words_to_fail_on() -> None:

@@ -92,7 +92,7 @@ def check(
     allow_dirty: bool = False,
     untried: bool = False,
     fail_on: str = "differs,regressed",
-    format: Literal["table", "json", "junit"] = "table",
+    format: Literal["table", "markdown", "json", "junit"] = "table",
 ) -> int:
     """Hold runs against what was claimed and against our own records; exit code 1 if one differs or has regressed.
 
@@ -104,7 +104,7 @@ def check(
         untried: also list claims that nobody has run.
         fail_on: verdicts that make the exit code 1, separated by commas: differs, regressed, stale, undecided, untried,
             barred.
-        format: a table, or for other programs JSON or JUnit XML.
+        format: a table, the same with reasons as Markdown, or for other programs JSON or JUnit XML.
     """
     from harness import commands
 
