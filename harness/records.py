@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from harness import judging, leaderboard, predictions, verdict
 from harness import statistics as stats
 from harness.errors import BadRecord
-from harness.runs import RunDirectory, write_atomically
+from harness.runs import RunDirectory, writable, write_atomically
 from harness.tracking import flatten
 
 if TYPE_CHECKING:
@@ -84,6 +84,8 @@ def promote(recipe: "Recipe", fingerprint: str, root: Path, folder: Path) -> tup
         "resolved": recipe.resolved(),
         "runs": runs,
     }
+    with writable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{recipe.name}.json"
     write_atomically(
         file, (json.dumps(content | {"sha256": _sha256(content)}, indent=1, allow_nan=False) + "\n").encode()
