@@ -89,7 +89,7 @@ def words(text: str) -> tuple[str, ...]:
 
 def show(verdicts: "Sequence[Verdict]", console: Console, *, untried: bool) -> None:
     """On a terminal, each in short; the page of `harness leaderboard` has the whole reason."""
-    shown = [v for v in verdicts if untried or v.word != "untried"]
+    shown = [v for v in verdicts if v.word != "held" and (untried or v.word != "untried")]
     table = Table(box=box.SIMPLE_HEAD, title="claims and records against runs", title_justify="left")
     table.add_column("claim", overflow="fold", min_width=26)
     table.add_column("verdict", no_wrap=True)
@@ -104,7 +104,10 @@ def show(verdicts: "Sequence[Verdict]", console: Console, *, untried: bool) -> N
         console.print("needs seeds: so many more of each recipe would decide; ∞: no number would", style="dim")
     if any("dirty tree" in v.why for v in shown if v.word == "barred"):
         console.print("commit and run again, or judge them here with --allow-dirty", highlight=False)
-    if left_out := len(verdicts) - len(shown):
+    held = sum(v.word == "held" for v in verdicts)
+    if held:
+        console.print(f"{held} records held", highlight=False)
+    if left_out := len(verdicts) - len(shown) - held:
         console.print(f"{left_out} claims are untried; --untried lists them", highlight=False)
     tried = [one for one in summarise(verdicts) if set(one.words) - {"untried"}]
     if tried:

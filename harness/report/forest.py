@@ -91,7 +91,7 @@ def _about(file: File, mine: Sequence[Verdict], together: Summary | None, folder
     counts = [f"{words.count(word)} {word}" for word in sorted(set(words), key=lambda w: (w == "untried", w))]
     paper, place = file.paper, f"{folder}/{file.name}"
     parts = [
-        escape(f"{paper.authors}, {paper.venue}"),
+        escape(", ".join(text for text in (paper.authors, paper.venue) if text != "none")),
         link(_arxiv(paper.arxiv), f"arXiv:{paper.arxiv}") if _arxiv(paper.arxiv) else "",
         escape(f"{len(mine)} claim{'s' if len(mine) > 1 else ''}: {', '.join(counts)}"),
         f"{len(together.differing)} of {together.tested} tested differ (Holm)" if together and together.tested else "",
@@ -213,11 +213,16 @@ class _Axis:
     @property
     def svg(self) -> str:
         parts = [
-            f'<text x="{self.place(x):.1f}" y="12" text-anchor="middle">{f"{x:+g}" if x else "0"}</text>'
+            f'<text x="{self.place(x):.1f}" y="12" text-anchor="{self._anchor(x)}">{f"{x:+g}" if x else "0"}</text>'
             f'<line class="grid" x1="{self.place(x):.1f}" x2="{self.place(x):.1f}" y1="16" y2="20"/>'
             for x in self.marks
         ]
         return f'<svg width="{WIDTH}" height="20" viewBox="0 0 {WIDTH} 20" aria-hidden="true">{"".join(parts)}</svg>'
+
+    def _anchor(self, mark: float) -> str:
+        """The labels at the edges lie inside, or they would be cut."""
+        room = self.place(mark)
+        return "start" if room < 2 * EDGE else "end" if room > WIDTH - 2 * EDGE else "middle"
 
     def row(self, v: Verdict) -> str:
         assert v.effect is not None
