@@ -242,6 +242,8 @@ def promote(names: Sequence[str], root: Path) -> None:
     """Copy the finished runs of recipes to their records, all of them or a line why not."""
     from harness import check, provenance, records, train
 
+    if not names:
+        raise BadCommand("name at least one recipe; `harness list` shows them")
     for name in names:
         recipe = registry.recipe(name)
         fingerprint = provenance.fingerprint(train.methods_of(recipe))

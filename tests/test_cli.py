@@ -55,6 +55,8 @@ def test_help_imports_nothing_heavy() -> None:
         (["eval", RECIPE, "knn"], "harness: no finished run at"),
         (["export", RECIPE, "x.safetensors"], "harness: no finished run at"),
         (["run"], "harness: name at least one recipe; `harness list` shows them"),
+        (["promote"], "harness: name at least one recipe; `harness list` shows them"),
+        (["promote", RECIPE], f"harness: recipe {RECIPE!r} has 0 finished runs in "),
         (
             ["run", RECIPE, "--seeds", "0"],
             "harness: --seeds is 0 and --first-seed 0; expected 1 or more, and 0 or more",
