@@ -328,6 +328,15 @@ def test_a_value_is_drawn_with_its_band_interval_and_seeds() -> None:
     assert "<b>✓ reproduced</b>" in text
 
 
+def test_records_that_nothing_was_compared_with_are_counted() -> None:
+    quiet = [Verdict(f"record/r{i}", "record", "paper", "held", "3 promoted runs") for i in range(2)]
+    compared = Verdict("record/r2", "record", "paper", "held", "3 promoted runs", effect=0.4, why="not better")
+    text = "".join(forest.claims([*quiet, compared], [], Path("runs"), ""))
+    assert "2 records held: no code on the path has changed" in text
+    assert "record/<wbr>r2" in text
+    assert "r0" not in text
+
+
 def test_verdicts_differ_in_shape_and_word_not_only_in_colour() -> None:
     drawn = {"effect": 0.1, "low": -0.2, "high": 0.4, "band": (-0.5, 0.5)}
     shapes = {}

@@ -71,7 +71,13 @@ def claims(verdicts: Sequence[Verdict], files: Sequence[File], root: Path, folde
         elif mine:
             untried.append(f"<h4>{escape(file.paper.title)}</h4>{about}")
     if ours := [v for v in verdicts if v.id not in owner]:
-        yield "<h3>Our own earlier runs</h3>" + _table(ours, {}, root, "runs of a recipe against its promoted records")
+        yield "<h3>Our own earlier runs</h3>"
+        compared = [v for v in ours if v.word != "held" or v.effect is not None]
+        if unchanged := len(ours) - len(compared):
+            records = "1 record" if unchanged == 1 else f"{unchanged} records"
+            yield f"<p class=note>{records} held: no code on the path has changed since they were promoted</p>"
+        if compared:
+            yield _table(compared, {}, root, "runs of a recipe against its promoted records")
     if untried:
         sources = "1 source" if len(untried) == 1 else f"{len(untried)} sources"
         yield f"<details><summary>{sources} of which no claim was tried</summary>{''.join(untried)}</details>"
