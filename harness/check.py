@@ -116,7 +116,7 @@ def show(verdicts: "Sequence[Verdict]", console: Console, *, untried: bool) -> N
 
 
 def _more(v: "Verdict") -> str:
-    return "" if not v.needed else "∞" if v.more == inf else f"+{v.needed}"
+    return "" if not v.needed else "∞" if v.more == inf else v.needed.replace("over ", ">")
 
 
 def _by_source(summaries: "Sequence[Summary]") -> Table:
