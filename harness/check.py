@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from harness.summary import Summary
     from harness.verdict import Verdict
 
-CLAIMS = registry.ROOT / "results" / "claims"
 RECORDS = registry.ROOT / "results" / "records"
 WORDS = ("differs", "regressed", "stale", "undecided", "untried", "barred")  # what `--fail-on` may name
 COLOURS = {
@@ -43,7 +42,7 @@ def judge(
     import pandas
 
     known = registry.recipe_names()
-    wanted = [claim for file in claims.load_all(CLAIMS, known) for claim in file.claims]
+    wanted = [claim for file in claims.load_all(claims.FOLDER, known) for claim in file.claims]
     promoted = records.load(RECORDS)
     names = [claim.id for claim in wanted] + [f"record/{record.recipe}" for record in promoted]
     if unknown := [one for one in ids if not any(name.startswith(one) for name in names)]:
@@ -174,4 +173,4 @@ def as_junit(verdicts: "Iterable[Verdict]", fail_on: Collection[str]) -> str:
         suite.set("failures", str(counts["failure"]))
         suite.set("skipped", str(counts["skipped"]))
     ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True)
+    return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True).decode()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def value(claim: Value, runs: "Runs") -> dict[str, Any]:
-    column = f"{claim.split}/{claim.protocol}/{claim.metric}"
+    column = claim.column
     values, keys = runs.measured(column)
     if not values:
         return _no_number(column, runs)
@@ -47,7 +47,7 @@ def value(claim: Value, runs: "Runs") -> dict[str, Any]:
 
 
 def two(claim: Ordering | Equivalence, first: "Runs", second: "Runs", correct: "Reader | None") -> dict[str, Any]:
-    column = f"{claim.split}/{claim.protocol}/{claim.metric}"
+    column = claim.column
     (a, a_keys), (b, b_keys) = first.measured(column), second.measured(column)
     if not a or not b:
         found = _no_number(column, *([] if a else [first]), *([] if b else [second]))

@@ -17,7 +17,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
+from math import isfinite, nan
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from harness import judging, leaderboard, predictions, verdict
 from harness import statistics as stats
 from harness.errors import BadRecord
 from harness.runs import RunDirectory, writable, write_atomically
-from harness.tracking import flatten
+from harness.tracking.local import finals, numbers, of_record
 
 if TYPE_CHECKING:
     import pandas
@@ -152,15 +152,10 @@ def frame(records: Iterable[Record]) -> "pandas.DataFrame":
 
 def _row(run: dict[str, Any]) -> dict[str, Any]:
     row = {name: run[name] for name in ("recipe", "digest", "seed", "label", "dataset", "encoder", "epochs", "status")}
-    row |= {"overrides": " ".join(run["overrides"]), "dirty": run["code"]["dirty"]}
-    row |= {"fingerprint": run["code"]["fingerprint"], "commit": run["code"]["commit"], "ended": run["ended"]}
-    numbers = flatten(run["last"] or {}, "/")
-    for one in run["evals"]:
-        where = f"{one['split']}/{one['protocol']}"
-        row[f"eval/{where}"] = json.dumps({"n": one["n"], "units": one["units"]})
-        numbers |= {f"{where}/{metric}": value for metric, value in one["metrics"].items()}
-    numbers = {name: float("nan") if value is None else value for name, value in numbers.items() if name not in row}
-    return row | {name: value for name, value in numbers.items() if isinstance(value, int | float)}
+    row["overrides"] = " ".join(run["overrides"])
+    for one in (evals := [dict(one) for one in run["evals"]]):  # null stands for what was not finite
+        one["metrics"] = {name: nan if value is None else value for name, value in one["metrics"].items()}
+    return numbers(run["last"] or {}) | finals(run | {"evals": evals}) | of_record(run) | row
 
 
 def judge(

@@ -65,13 +65,13 @@ class CoordinatorJob:
         return DelayedSubmission(self)
 
     def __call__(self) -> None:
-        from harness import commands
+        from harness import launching
 
         for name in [name for name in os.environ if name.startswith(("SLURM_", "SBATCH_")) and name != "SLURM_CONF"]:
             del os.environ[name]  # of this job; those that it submits are not to inherit them
         data_root = Path(self.data_root) if self.data_root else None
         try:
-            code = commands.sweep(
+            code = launching.sweep(
                 self.recipe, {"name": self.name}, Path(self.runs), self.cluster, self.parallel, data_root
             )
         except HarnessError as error:

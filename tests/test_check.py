@@ -16,6 +16,7 @@ from test_cli import call
 from test_records import RECIPE, promote, write
 
 from harness import check, provenance, verdict
+from harness import claims as source
 from harness.errors import UnknownName
 from harness.verdict import Verdict
 
@@ -96,9 +97,9 @@ def test_records_alone_are_judged_and_their_runs_count_for_claims(
     monkeypatch.setattr(provenance, "fingerprint", lambda methods: FINGERPRINT)
     claims = tmp_path / "claims"
     claims.mkdir()
-    text = (check.CLAIMS / "vicreg.toml").read_text().replace("vicreg_digits_r10w16_e20_l25_m25_n1", RECIPE.name)
+    text = (source.FOLDER / "vicreg.toml").read_text().replace("vicreg_digits_r10w16_e20_l25_m25_n1", RECIPE.name)
     (claims / "vicreg.toml").write_text(text.partition("[bulk]")[0])
-    monkeypatch.setattr(check, "CLAIMS", claims)
+    monkeypatch.setattr(source, "FOLDER", claims)
     write(tmp_path / "old", [97.0, 97.3])
     promote(tmp_path / "old", tmp_path / "records")
     here = ["--runs", str(tmp_path / "none")]

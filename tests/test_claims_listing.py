@@ -148,7 +148,7 @@ def test_a_mistyped_id() -> None:
 
 
 def test_what_is_printed_in_short() -> None:
-    texts = [listing.printed(entry.claim) for entry in listing.select(made(), (), {})]
+    texts = [entry.claim.said for entry in listing.select(made(), (), {})]
     assert texts == ["73.20 %", "73.20 ± 0.1 (std) %", "collapse", "train: 57.5", "68.6 > 57.5 %"]
 
 

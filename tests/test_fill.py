@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import attempts, commands, lease, registry
+from harness import attempts, launching, lease, registry
 from harness.errors import BadRecipe, Held, Refused, Unavailable, UnknownName
 from slurm import fill, states, submission, submit
 from slurm.profiles import Profile
@@ -91,7 +91,7 @@ def test_what_is_for_a_person_to_decide_is_left_alone(tmp_path: Path, launched: 
     attempts.refuse(second, "no data")
     tick = fill.tick(plan(tmp_path), tmp_path, "local", None)
     assert (tick.counts, tick.left, len(launched)) == ({"cancelled": 1, "refused": 1}, 0, 1)
-    assert commands.fill(plan(tmp_path), tmp_path, "local", None, None) == 3
+    assert launching.fill(plan(tmp_path), tmp_path, "local", None, None) == 3
 
 
 def test_of_two_controllers_one_works(tmp_path: Path, launched: list[Submission]) -> None:
@@ -99,7 +99,7 @@ def test_of_two_controllers_one_works(tmp_path: Path, launched: list[Submission]
     with lease.hold(tmp_path / "submissions", {}):
         with pytest.raises(Held):
             fill.tick(plan(tmp_path), tmp_path, "local", None)
-        assert commands.fill(plan(tmp_path), tmp_path, "local", None, None) == 0
+        assert launching.fill(plan(tmp_path), tmp_path, "local", None, None) == 0
     assert not launched
 
 
@@ -116,12 +116,12 @@ def test_a_refusal_ends_it_at_the_first_look_and_not_later(
         return now
 
     monkeypatch.setattr(fill, "tick", tick)
-    monkeypatch.setattr(commands.time, "sleep", lambda seconds: None)
-    assert commands.fill("demo", tmp_path, "local", 60.0, None) == 0
+    monkeypatch.setattr(launching.time, "sleep", lambda seconds: None)
+    assert launching.fill("demo", tmp_path, "local", 60.0, None) == 0
     assert "QOSMaxSubmitJobPerUserLimit; looking again in 60 s" in capsys.readouterr().out
     story.append(mistake)
     with pytest.raises(Refused):
-        commands.fill("demo", tmp_path, "local", 60.0, None)
+        launching.fill("demo", tmp_path, "local", 60.0, None)
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,9 @@ def test_a_run_is_not_held_against_itself(tmp_path: Path) -> None:
 
 
 def test_the_committed_records_are_whole() -> None:
-    for record in records.load(registry.ROOT / "results" / "records"):
+    found = records.load(registry.ROOT / "results" / "records")
+    assert found
+    for record in found:
         assert record.recipe in registry.recipe_names()
         assert len(record.runs) >= 2
         assert all(run["code"]["dirty"] is False and not run["overrides"] for run in record.runs)

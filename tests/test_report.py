@@ -273,7 +273,7 @@ from harness import claims, report, verdict
 root = Path(sys.argv[1])
 runs = frame(root).sample(frac=1.0, random_state=int(sys.argv[2]), ignore_index=True)
 runs = runs[sorted(runs, key=hash)]
-files = claims.load_all(report.CLAIMS)
+files = claims.load_all(claims.FOLDER)
 verdicts = verdict.check([claim for file in files for claim in file.claims], runs.sort_values("run"), {})
 report.write(root, runs, verdicts, files)
 """

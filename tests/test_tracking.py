@@ -198,10 +198,10 @@ def test_after_a_resume_the_last_line_of_a_step_wins_and_a_torn_line_is_ignored(
         file.write(json.dumps(again) + "\n" + '{"step": 32, "loss": 0.')
     tracking.sync(runs)
     assert history(runs, KEY, "loss")[-1] == (24, 1.25)
-    curve = tracking.curves(runs, [KEY])
-    assert list(curve["step"]) == [8, 16, 24]
-    assert list(curve["loss"])[-1] == 1.25
-    assert "terms/invariance" in curve
+    curve = tracking.read_curve(path)
+    assert [line["step"] for line in curve] == [8, 16, 24]
+    assert curve[-1]["loss"] == 1.25
+    assert "invariance" in curve[-1]["terms"]
 
 
 def test_an_unreadable_directory_is_named_and_left_out(runs: Path) -> None:
@@ -377,15 +377,15 @@ def test_runs_are_tagged_with_the_claims_about_their_recipe(runs: Path, monkeypa
 
 
 def test_claims_are_read_from_their_files(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = claims.load_all(registry.ROOT / "results" / "claims")
+    files = claims.load_all(claims.FOLDER)
     claim = next(claim for file in files for claim in file.claims if claim.recipes)
     write_run(runs, claim.recipes[0])
     tracking.sync(runs)
     assert claim.id in next(iter(stored(runs).values())).data.tags["claim"].split()
-    broken = runs.parent / "results" / "claims"
-    broken.mkdir(parents=True)
+    broken = runs.parent / "claims"
+    broken.mkdir()
     (broken / "paper.toml").write_text("schema = ")
-    monkeypatch.setattr("harness.provenance.ROOT", runs.parent)
+    monkeypatch.setattr(claims, "FOLDER", broken)
     counts = tracking.sync(runs)
     assert (counts.unchanged, len(counts.problems)) == (1, 1)  # and the tags stay
     assert counts.problems[0].startswith("tags of claims: paper.toml is not TOML: ")

@@ -24,9 +24,9 @@ from harness.claims.kinds import (
     Spread,
     Value,
 )
-from harness.claims.loader import SCHEMA, load, load_all, parse
+from harness.claims.loader import FOLDER, SCHEMA, load, load_all, parse
 
 __all__ = [
-    "KINDS", "SCHEMA", "Allowance", "Bound", "Claim", "Collapse", "Equivalence", "File", "Ordering", "Paper", "Seeds",
-    "Source", "Spread", "Value", "load", "load_all", "parse",
+    "FOLDER", "KINDS", "SCHEMA", "Allowance", "Bound", "Claim", "Collapse", "Equivalence", "File", "Ordering", "Paper",
+    "Seeds", "Source", "Spread", "Value", "load", "load_all", "parse",
 ]  # fmt: skip

@@ -103,16 +103,32 @@ class Claim(ABC):
     def printed(self) -> tuple[str, ...]:
         """The texts that must stand in the quote."""
 
+    @property
+    @abstractmethod
+    def said(self) -> str:
+        """What the source says, in short: a number with its unit and spread, or what is said of two."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class Value(Claim):
-    """Our number equals the printed one. value: as printed, its digits carry the rounding."""
+class Scored(Claim):
+    """A claim about a score. split, protocol, metric: where in our records the answer stands."""
 
-    recipe: str = ""
     split: str
     protocol: str
     metric: str
     unit: str
+
+    @property
+    def column(self) -> str:
+        """Of `tracking.table`."""
+        return f"{self.split}/{self.protocol}/{self.metric}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Value(Scored):
+    """Our number equals the printed one. value: as printed, its digits carry the rounding."""
+
+    recipe: str = ""
     value: str
     spread: Spread
     tolerance: Allowance
@@ -126,23 +142,24 @@ class Value(Claim):
         return (self.value,)
 
     @property
+    def said(self) -> str:
+        spread = f" ± {self.spread.value} ({self.spread.kind})" if self.spread.value else ""
+        return f"{self.value}{spread} {_sign(self.unit)}"
+
+    @property
     def half_unit(self) -> float:
         """Half a unit of the last printed digit: 92.07 -> 0.005."""
         return 0.5 * 10.0 ** -len(self.value.partition(".")[2])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ordering(Claim):
+class Ordering(Scored):
     """better beats worse by more than the margin; better_value and worse_value are what the source prints for them."""
 
     better: str = ""
     worse: str = ""
     better_value: str
     worse_value: str
-    split: str
-    protocol: str
-    metric: str
-    unit: str
     margin: Allowance
 
     @property
@@ -153,19 +170,19 @@ class Ordering(Claim):
     def printed(self) -> tuple[str, ...]:
         return (self.better_value, self.worse_value)
 
+    @property
+    def said(self) -> str:
+        return f"{self.better_value} > {self.worse_value} {_sign(self.unit)}"
+
 
 @dataclass(frozen=True, kw_only=True)
-class Equivalence(Claim):
+class Equivalence(Scored):
     """Recipes `one` and `other` differ by less than the tolerance."""
 
     one: str = ""
     other: str = ""
     one_value: str
     other_value: str
-    split: str
-    protocol: str
-    metric: str
-    unit: str
     tolerance: Allowance
 
     @property
@@ -175,6 +192,10 @@ class Equivalence(Claim):
     @property
     def printed(self) -> tuple[str, ...]:
         return (self.one_value, self.other_value)
+
+    @property
+    def said(self) -> str:
+        return f"{self.one_value} ≈ {self.other_value} {_sign(self.unit)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +213,10 @@ class Collapse(Claim):
     @property
     def printed(self) -> tuple[str, ...]:
         return (self.value,)
+
+    @property
+    def said(self) -> str:
+        return self.expect + (f": {self.value}" if self.value != self.expect else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,9 +238,17 @@ class Bound(Claim):
     def printed(self) -> tuple[str, ...]:
         return (self.value,)
 
+    @property
+    def said(self) -> str:
+        return f"{self.measure} {self.relation} {self.bound.value} {_sign(self.unit)}: {self.value}"
+
 
 def _given(*recipes: str) -> tuple[str, ...]:
     return recipes if all(recipes) else ()
+
+
+def _sign(unit: str) -> str:
+    return unit.replace("percent", "%")
 
 
 KINDS: dict[str, type[Claim]] = {

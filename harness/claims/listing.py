@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.claims.kinds import CHOICES, Bound, Claim, Collapse, Equivalence, File, Ordering, Value
+from harness.claims.kinds import CHOICES, Claim, File
 from harness.claims.obstacles import obstacle
 from harness.errors import UnknownName
 
@@ -139,7 +139,7 @@ def show(entries: Sequence[Entry], console: Console) -> None:
             attempt = ("\n".join(claim.recipes), "green") if claim.recipes else entry.obstacle or "no recipe yet"
             table.add_row(
                 Text.assemble(claim.id, "\n", (", ".join(filter(None, about)), "dim")),
-                Text(printed(claim) + (", quoted" if claim.origin == "quoted" else "")),
+                Text(claim.said + (", quoted" if claim.origin == "quoted" else "")),
                 Text.assemble((", ".join(place), "dim"), "\n", attempt),
             )
         console.print(table)
@@ -168,22 +168,3 @@ def show_counts(entries: Sequence[Entry], console: Console) -> None:
     if rest := found[REASONS:]:
         total = sum(number for _, number in rest)
         console.print(f"and {len(rest)} more obstacles, to {total} claims; --format json has them", highlight=False)
-
-
-def printed(claim: Claim) -> str:
-    """What the source says, in short: the number with its unit and spread, or what is said of two."""
-    unit = getattr(claim, "unit", "").replace("percent", "%")
-    match claim:
-        case Value():
-            spread = f" ± {claim.spread.value} ({claim.spread.kind})" if claim.spread.value else ""
-            return f"{claim.value}{spread} {unit}"
-        case Ordering():
-            return f"{claim.better_value} > {claim.worse_value} {unit}"
-        case Equivalence():
-            return f"{claim.one_value} ≈ {claim.other_value} {unit}"
-        case Bound():
-            return f"{claim.measure} {claim.relation} {claim.bound.value} {unit}: {claim.value}"
-        case Collapse():
-            return claim.expect + (f": {claim.value}" if claim.value != claim.expect else "")
-        case _:
-            raise NotImplementedError(claim.kind)

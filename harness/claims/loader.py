@@ -11,7 +11,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from harness.claims.kinds import CHOICES, KINDS, Claim, File, Paper, Spread, Value
 from harness.errors import BadClaim
+from harness.provenance import ROOT
 
+FOLDER = ROOT / "results" / "claims"
 SCHEMA = 2
 EMPTY = ("recipe", "better", "worse", "one", "other", "reduced", "spread.value")  # may say "none yet"
 

@@ -32,9 +32,9 @@ def submit(
         data_root: folder of data sets as parquet (else HARNESS_DATA, else the hub).
         dry_run: print what would be submitted, and submit nothing.
     """
-    from harness import commands
+    from harness import launching
 
-    commands.submit(runs_of(recipes, seeds, first_seed, set), root_of(runs), cluster, data_root, dry_run)
+    launching.submit(runs_of(recipes, seeds, first_seed, set), root_of(runs), cluster, data_root, dry_run)
 
 
 @app.command
@@ -52,9 +52,9 @@ def status(
         follow: keep the table up to date until nothing is under way.
         all: every row, however many.
     """
-    from harness import commands
+    from harness import launching
 
-    commands.show_status(root_of(runs), names, follow, all)
+    launching.show_status(root_of(runs), names, follow, all)
 
 
 @app.command
@@ -72,9 +72,9 @@ def logs(
         follow: keep printing what comes, until the run ends.
         runs: where run directories are.
     """
-    from harness import commands
+    from harness import launching
 
-    commands.show_log(root_of(runs), recipe, seed, follow)
+    launching.show_log(root_of(runs), recipe, seed, follow)
 
 
 @app.command
@@ -85,11 +85,11 @@ def cancel(names: Positional[tuple[str, ...]], runs: Path | None = None) -> None
         names: submissions or recipes (or how a submission begins, or a pattern like "vicreg_*").
         runs: where run directories are.
     """
-    from harness import commands
+    from harness import launching
 
     if not names:
         raise BadCommand("name at least one submission or recipe; `harness status` shows them")
-    commands.cancel(root_of(runs), names)
+    launching.cancel(root_of(runs), names)
 
 
 @app.command
@@ -101,9 +101,9 @@ def resume(names: Positional[tuple[str, ...]] = (), cluster: str | None = None, 
         cluster: another one than they were submitted to.
         runs: where run directories are.
     """
-    from harness import commands
+    from harness import launching
 
-    commands.resume(root_of(runs), names, cluster)
+    launching.resume(root_of(runs), names, cluster)
 
 
 @app.command
@@ -123,9 +123,9 @@ def fill(
         runs: where run directories are.
         data_root: folder of data sets as parquet.
     """
-    from harness import commands
+    from harness import launching
 
-    return commands.fill(plan, root_of(runs), cluster, every, data_root)
+    return launching.fill(plan, root_of(runs), cluster, every, data_root)
 
 
 @app.command

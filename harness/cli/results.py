@@ -74,7 +74,7 @@ def claims_(
     from harness import claims, registry
     from harness.claims import listing
 
-    files = claims.load_all(registry.ROOT / "results" / "claims", registry.recipe_names())
+    files = claims.load_all(claims.FOLDER, registry.recipe_names())
     filters = {"paper": paper, "kind": kind, "dataset": dataset, "method": method, "status": status}
     found = listing.select(files, ids, filters)
     if format == "json":

@@ -209,10 +209,10 @@ def sweep(
     """
     import re
 
-    from harness import commands
+    from harness import launching
 
     if what[:1] == ("report",) and len(what) <= 2:
-        commands.report_study(root_of(runs), what[1] if len(what) == 2 else None)
+        launching.report_study(root_of(runs), what[1] if len(what) == 2 else None)
         return 0
     if len(what) != 1:
         raise BadCommand("name one recipe or study, `harness list` shows them; or `harness sweep report STUDY`")
@@ -221,7 +221,7 @@ def sweep(
         "finalists": finalists, "seeds_final": seeds_final, "seed": seed, "storage": storage, "overrides": set or None,
         "parameters": re.split(r",(?![^()]*\))", coefficients) if coefficients else None,
     }  # fmt: skip
-    return commands.sweep(what[0], given, root_of(runs), cluster, parallel, data_root, as_job)
+    return launching.sweep(what[0], given, root_of(runs), cluster, parallel, data_root, as_job)
 
 
 @app.command(name="eval")

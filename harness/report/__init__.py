@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from harness import leaderboard as boards
 from harness import provenance, runs
-from harness.claims import File
+from harness.claims import FOLDER, File
 from harness.report import coefficients, forest, ranking, tables, training
 from harness.report.document import SCRIPT, document, notes
 from harness.verdict import Verdict
@@ -20,7 +20,6 @@ from harness.verdict import Verdict
 if TYPE_CHECKING:
     import pandas
 
-CLAIMS = provenance.ROOT / "results" / "claims"
 STATUSES = ("complete", "collapsed", "diverged", "running", "interrupted")
 
 
@@ -79,7 +78,7 @@ def page(
 def _claims_folder(root: Path) -> str:
     """From the page to the claims files, for runs inside the checkout; "" for runs elsewhere, whose page may move."""
     inside = root.absolute().is_relative_to(provenance.ROOT)
-    return Path(os.path.relpath(CLAIMS, root.absolute())).as_posix() if inside else ""
+    return Path(os.path.relpath(FOLDER, root.absolute())).as_posix() if inside else ""
 
 
 def _summary(frame: "pandas.DataFrame", verdicts: Sequence[Verdict], heads: Sequence[str]) -> Iterator[str]:

@@ -8,9 +8,9 @@ mirror.py    what it holds, kept on the disk and brought up to date
 tables.py    that as a table
 """
 
-from harness.tracking.local import LocalRun, curves, flatten, read_curve
+from harness.tracking.local import LocalRun, flatten, read_curve
 from harness.tracking.send import Counts, sync
 from harness.tracking.store import default_uri, where_to_look
 from harness.tracking.tables import table
 
-__all__ = ["Counts", "LocalRun", "curves", "default_uri", "flatten", "read_curve", "sync", "table", "where_to_look"]
+__all__ = ["Counts", "LocalRun", "default_uri", "flatten", "read_curve", "sync", "table", "where_to_look"]

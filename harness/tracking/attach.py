@@ -79,10 +79,10 @@ def _link(file: Path, folder: Path) -> None:
 
 def claims_by_recipe() -> dict[str, str]:
     """Recipe -> the ids of the claims about it, as one text. Errors: BadClaim."""
-    from harness import claims, provenance
+    from harness import claims
 
     found: dict[str, list[str]] = {}
-    for file in claims.load_all(provenance.ROOT / "results" / "claims"):
+    for file in claims.load_all(claims.FOLDER):
         for claim in file.claims:
             for recipe in {*claim.recipes}:
                 found.setdefault(recipe, []).append(claim.id)

@@ -2,17 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.errors import RunConflict
 from harness.runs import read_lines
-
-if TYPE_CHECKING:
-    import pandas
 
 NOT_CURVES = ("step", "epoch", "time")
 NOT_PARAMS = ("name", "label", "digest", "seed", "overrides", "evals")
@@ -68,7 +65,7 @@ class LocalRun:
         record = _part(record_file, lambda _: json.loads(text)) if record_file.exists() else None
         curve = _part(
             path / "metrics.jsonl",
-            lambda _: [(int(line["step"]), _ms(line["time"]), _numbers(line)) for line in read_curve(path)],
+            lambda _: [(int(line["step"]), _ms(line["time"]), numbers(line)) for line in read_curve(path)],
         )
         events = _part(
             path / "attempts.jsonl",
@@ -106,8 +103,8 @@ class LocalRun:
         self.status, self.measured = record["status"], measured
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:12]
         self.started, self.ended = _ms(record["started"]), _ms(record["ended"])
-        self.tags |= _texts(_of_record(record)) | {"status": self.status}
-        self.final = _final(record)
+        self.tags |= _texts(of_record(record)) | {"status": self.status}
+        self.final = finals(record)
         self.data = {"name": record["data"]["name"], "revision": record["data"]["revision"]}
         self.images = {one["split"]: int(one["n"]) for one in record["evals"]}
 
@@ -146,7 +143,8 @@ def _of_recipe(path: Path, recipe: Mapping[str, Any]) -> dict[str, str]:
     return _texts(values)
 
 
-def _of_record(record: Mapping[str, Any]) -> dict[str, Any]:
+def of_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record adds to it, or knows better."""
     code = record.get("code", {})
     values = {name: record[name] for name in ("label", "encoder") if name in record}
     values |= {"reason": record.get("reason", ""), "ended": record.get("ended")}
@@ -171,7 +169,7 @@ def _owner(file: Path) -> str:
         return str(file.stat().st_uid)
 
 
-def _final(record: Mapping[str, Any]) -> dict[str, float]:
+def finals(record: Mapping[str, Any]) -> dict[str, float]:
     """`<split>/<protocol>/<metric>` of every evaluation, and what the run cost."""
     final = {
         f"{one['split']}/{one['protocol']}/{metric}": float(value)
@@ -189,18 +187,10 @@ def read_curve(path: Path) -> list[dict[str, Any]]:
     return [lines[step] for step in sorted(lines)]
 
 
-def _numbers(line: Mapping[str, Any]) -> dict[str, float]:
+def numbers(line: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a line of metrics.jsonl, by their names: `loss`, `terms/variance`, ..."""
     flat = flatten({k: v for k, v in line.items() if k not in NOT_CURVES}, "/")
     return {k: float(v) for k, v in flat.items() if isinstance(v, int | float) and not isinstance(v, bool)}
-
-
-def curves(runs: Path, keys: Iterable[str]) -> "pandas.DataFrame":
-    """Training curves of the runs named by `table(...)["run"]`: one row per run and logged step, from the files."""
-    import pandas
-
-    rows = [{"run": key} | flatten(line, "/") for key in keys for line in read_curve(runs / key)]
-    return pandas.DataFrame(rows, columns=None if rows else ["run", "step"])
 
 
 def flatten(node: Any, separator: str, name: str = "") -> dict[str, Any]:
