@@ -153,8 +153,10 @@ def frame(records: Iterable[Record]) -> "pandas.DataFrame":
 def _row(run: dict[str, Any]) -> dict[str, Any]:
     row = {name: run[name] for name in ("recipe", "digest", "seed", "label", "dataset", "encoder", "epochs", "status")}
     row["overrides"] = " ".join(run["overrides"])
-    for one in (evals := [dict(one) for one in run["evals"]]):  # null stands for what was not finite
-        one["metrics"] = {name: nan if value is None else value for name, value in one["metrics"].items()}
+    evals = [  # null stands for what was not finite
+        one | {"metrics": {name: nan if value is None else value for name, value in one["metrics"].items()}}
+        for one in run["evals"]
+    ]
     return numbers(run["last"] or {}) | finals(run | {"evals": evals}) | of_record(run) | row
 
 

@@ -32,22 +32,22 @@ def aninfonce_sphere_mlp_s1001_linear() -> Recipe:
 
 
 def aninfonce_sphere_mlp_s5001_bimodal() -> Recipe:
-    """Lambda 25 and 5, the first 5,001 of 100,001 steps."""
+    """Lambda 25 and 5, the first 5,001 of 100,001 steps. Not trained yet."""
     return _bases.sphere(ANINFONCE, pairs="bimodal_noise", steps=5001)
 
 
 def aninfonce_sphere_mlp_s5001_linear() -> Recipe:
-    """Lambda 5 to 25, the first 5,001 of 100,001 steps."""
+    """Lambda 5 to 25, the first 5,001 of 100,001 steps. Not trained yet."""
     return _bases.sphere(ANINFONCE, pairs="linear_noise", steps=5001)
 
 
 def aninfonce_sphere_mlp_s10001_bimodal() -> Recipe:
-    """Lambda 25 and 5, the first 10,001 of 100,001 steps."""
+    """Lambda 25 and 5, the first 10,001 of 100,001 steps. Not trained yet."""
     return _bases.sphere(ANINFONCE, pairs="bimodal_noise", steps=10001)
 
 
 def aninfonce_sphere_mlp_s10001_linear() -> Recipe:
-    """Lambda 5 to 25, the first 10,001 of 100,001 steps."""
+    """Lambda 5 to 25, the first 10,001 of 100,001 steps. Not trained yet."""
     return _bases.sphere(ANINFONCE, pairs="linear_noise", steps=10001)
 
 
@@ -82,5 +82,8 @@ def aninfonce_sphere_mlp_s100001_linear() -> Recipe:
 
 
 def aninfonce_sphere_mlp_s5001_infonce() -> Recipe:
-    """InfoNCE at temperature 1 (the oracle's --tau) on the pairs of `bimodal`: what one sharpness for all recovers."""
+    """InfoNCE at temperature 1 (the oracle's --tau) on the pairs of `bimodal`: what one sharpness for all recovers.
+
+    Not trained yet.
+    """
     return _bases.sphere(aninfonce.Config(temperature=1.0), pairs="bimodal_noise", steps=5001)
