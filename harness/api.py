@@ -141,7 +141,9 @@ class Draws:
         drawn = sample(shape, generator=self.generator, dtype=self.dtype)
         if not shared:
             drawn = drawn[self.rank * B : (self.rank + 1) * B]
-        return drawn.to(self.device)
+        if torch.device(self.device).type == "cuda":  # from pageable memory the copy would wait for the device
+            drawn = drawn.pin_memory()
+        return drawn.to(self.device, non_blocking=True)
 
 
 @dataclass
@@ -180,9 +182,10 @@ class Step:
 
 
 class Backbone(nn.Module):
-    """An encoder (B, 3, H, W) -> (B, width), or (B, n) -> (B, width)."""
+    """An encoder (B, 3, H, W) -> (B, width), or (B, n) -> (B, width). parts: see `Budget.accumulate`."""
 
     width: int
+    parts: int = 1
 
 
 @dataclass

@@ -2,7 +2,8 @@
 
 Small images (up to 64 px) want a 3x3 stride-1 stem and no max-pool (solo-learn@9187ea3 and lightly@e8d317f do this for
 CIFAR). timm has no such option for ResNets, so `<name>_small_stem` is registered for each of them: after
-`import harness.backbones`, `timm.create_model("resnet18_small_stem")` works like any other name.
+`import harness.backbones`, `timm.create_model("resnet18_small_stem")` works like any other name. So does `convnet`, a
+plain network that is small enough for a laptop: four convolutions, or as many as `widths` has numbers.
 `pixels` is the raw image as a vector: the floor under every table. `mlp` is a perceptron on such a vector, with leaky
 ReLU (slope 0.01) between its layers; its option `widths` names the layers' outputs.
 """
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from harness.api import Backbone
 from harness.errors import BadRecipe, UnknownName
+from harness.nn import in_parts
 from harness.recipe import Encoder
 from harness.runs import write_atomically
 
@@ -42,6 +44,18 @@ for _name in RESNETS:
     _register_small_stem(_name)
 
 
+@timm.models.register_model
+def convnet(widths: tuple[int, ...] = (32, 64, 128, 256), num_classes: int = 0, **defaults: Any) -> nn.Module:
+    """3x3 convolutions with batch norm and ReLU, all but the first of stride 2, and the mean over the pixels left."""
+    if num_classes or not widths or any(defaults.values()):
+        given = ", ".join(name for name, value in defaults.items() if value)
+        raise ValueError(f"it has no classifier, no trained weights, and one option, widths; given: {given or widths}")
+    layers: list[nn.Module] = []
+    for i, (before, after) in enumerate(pairwise((3, *widths))):
+        layers += [nn.Conv2d(before, after, 3, 2 if i else 1, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
 class TimmBackbone(Backbone):
     def __init__(self, encoder: Encoder, px: int, *more_px: int) -> None:
         super().__init__()
@@ -49,7 +63,7 @@ class TimmBackbone(Backbone):
         (self.width,) = {_width(self.model, side) for side in (px, *more_px)}
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)
+        return in_parts(self.model, x, self.parts)
 
 
 class MLPBackbone(Backbone):
@@ -62,7 +76,7 @@ class MLPBackbone(Backbone):
         self.width = widths[-1]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.model(x.flatten(1))
+        return in_parts(self.model, x.flatten(1), self.parts)
 
 
 class PixelBackbone(Backbone):

@@ -64,6 +64,7 @@ def build(recipe: Recipe, device: str) -> Method[Any]:
         with torch.device(device):
             sides, vectors = (view.px for view in recipe.views), recipe.data.name in data.VECTORS
             backbone = backbones.build(recipe.encoder, data.side(recipe.data), *sides, vectors=vectors)
+            backbone.parts = recipe.budget.accumulate
             return recipe.method.build(backbone)
     except ValueError as error:
         raise BadRecipe(f"recipe {recipe.name!r}: {error}") from error

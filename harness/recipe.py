@@ -14,6 +14,11 @@ from harness.api import MethodConfig
 from harness.errors import BadRecipe, UnknownName
 
 UNSHAPING = ("name", "overrides", "evals", "monitor", "splits")  # what does not shape the weights
+_LATER = (
+    ("budget", "steps", None),
+    ("budget", "accumulate", 1),
+    ("", "precision", "float32"),
+)  # than the first digests
 SEED_POLICY = "stateless-1"  # how seeds become random numbers (harness/seeding.py); a change of it changes every digest
 
 
@@ -99,12 +104,16 @@ class Budget:
     """epochs over the train split; batch: images per step over all processes (a last, smaller one is dropped).
 
     warmup: epochs of it. steps: the run ends after so many, in the midst of its last epoch; None: with that epoch.
+    accumulate: the encoder takes the images of a step (of each process) in so many parts, which bounds its memory;
+        heads and loss see the whole batch, so the loss stays that of the batch. Batch norms of the encoder normalise
+        each part by itself. It costs a forward pass more (harness/backbones.py).
     """
 
     epochs: int
     batch: int
     warmup: int = 0
     steps: int | None = None
+    accumulate: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +148,7 @@ class Recipe:
 
     online_probe: whether a linear classifier is trained beside, on detached features.
     splits: those that the evaluations read; without "test" a run leaves the test images alone.
+    precision: of a training step, "float32", or "bfloat16" by autocast; weights, optimiser and evaluations are float32.
     """
 
     method: MethodConfig
@@ -151,6 +161,7 @@ class Recipe:
     online_probe: bool = False
     monitor: Monitor = Monitor()
     splits: tuple[str, ...] = SPLITS
+    precision: str = "float32"
     name: str = ""
     overrides: tuple[str, ...] = field(default=())
 
@@ -169,8 +180,9 @@ class Recipe:
 
         shaping = {k: v for k, v in self.resolved().items() if k not in UNSHAPING}
         shaping["encoder"].pop("label")
-        if self.budget.steps is None:
-            shaping["budget"].pop("steps")  # it came after the first digests
+        for where, key, before in _LATER:
+            if (shaping[where] if where else shaping)[key] == before:
+                (shaping[where] if where else shaping).pop(key)
         shaping |= {"data_revision": revision(self.data.name), "seed_policy": SEED_POLICY}
         text = json.dumps(shaping, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -238,6 +250,8 @@ def check(recipe: Recipe) -> None:
         raise BadRecipe(
             f"{where}: optimiser.schedule is {recipe.optimiser.schedule!r}, expected 'cosine' or 'constant'"
         )
+    if recipe.precision not in ("float32", "bfloat16"):
+        raise BadRecipe(f"{where}: precision is {recipe.precision!r}, expected 'float32' or 'bfloat16'")
     if recipe.optimiser.name not in ("lars", "adamw", "adam", "sgd"):
         raise BadRecipe(
             f"{where}: optimiser.name is {recipe.optimiser.name!r}, expected 'lars', 'adamw', 'adam' or 'sgd'"
@@ -267,6 +281,11 @@ def check_processes(recipe: Recipe, processes: int) -> None:
             f"recipe {recipe.name!r}: a batch of {batch} does not divide over {processes} processes; "
             f"use {', '.join(fit[:8])}" + (", ..." if len(fit) > 8 else "")
         )
+    if batch // processes % recipe.budget.accumulate:
+        raise BadRecipe(
+            f"recipe {recipe.name!r}: the {batch // processes} images of a process do not divide into "
+            f"budget.accumulate = {recipe.budget.accumulate} equal parts; use a divisor"
+        )
 
 
 def _ranges(recipe: Recipe) -> Iterator[tuple[str, Any, bool, str]]:
@@ -277,6 +296,7 @@ def _ranges(recipe: Recipe) -> Iterator[tuple[str, Any, bool, str]]:
     yield "optimiser.weight_decay", o.weight_decay, o.weight_decay >= 0, "0 or more"
     yield "budget.epochs", b.epochs, b.epochs >= 0, "0 or more"
     yield "budget.steps", b.steps, b.steps is None or b.steps >= 1, "1 or more, or None for whole epochs"
+    yield "budget.accumulate", b.accumulate, b.accumulate >= 1, "1 or more parts"
     yield "budget.warmup", b.warmup, b.warmup >= 0, "0 or more"
     yield "monitor.every", recipe.monitor.every, recipe.monitor.every >= 1, "1 or more epochs"
     n = recipe.data.train_images

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness import attempts, backbones, checkpoint, data, provenance, signals
-from harness.api import Batch, Clock, Draws, Method, Step
+from harness import allocator, attempts, backbones, checkpoint, data, provenance, signals
+from harness.api import Clock, Method, Step
 from harness.attempts import Place
 from harness.data import Splits
 from harness.errors import BadRecipe, HarnessError, Interrupted, LeaseLost, NotWritable, RunFailed
@@ -24,7 +24,8 @@ from harness.evals import evaluate
 from harness.evals.collapse import effective_rank, embedding_std
 from harness.evals.online_linear import OnlineProbe
 from harness.features import extract
-from harness.interval import Interval
+from harness.feed import Resident
+from harness.interval import ASKED, Interval
 from harness.nn import all_gather, rank, world_size
 from harness.nn.collectives import synchronise_batch_norm
 from harness.optim import Training
@@ -32,11 +33,11 @@ from harness.processes import Follower, any_of, first, held_by_first, means, par
 from harness.progress import Bar
 from harness.recipe import Recipe, check_processes
 from harness.runs import RunDirectory, cancelled, now, read_lines
-from harness.seeding import generator, seed_global
+from harness.seeding import seed_global
 from harness.signals import Stop
-from harness.views import make_views
 
 LOG_EVERY = 50  # steps; at least once per epoch
+LOOK_EVERY = 10  # steps on a GPU, where looking at a loss waits for it; on a CPU each is looked at
 CHECKPOINT_EVERY_S = 60.0
 COLLAPSE_AFTER = 0.2  # ours: share of the run before which a collapse may still recover
 COLLAPSE_LINES = 3  # ours: logged lines in a row
@@ -73,6 +74,7 @@ def run(
         if record := first(directory.record):
             return record
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        allocator.keep()
         try:
             splits = data.load(recipe.data, data_root).to(device)
             attempt = Attempt(directory, splits, device)
@@ -105,9 +107,10 @@ class Attempt:
                 )
             self.steps = recipe.budget.steps
         seed_global(seed, "init")
-        px, vectors = splits.train.pixels.shape[-1], recipe.data.name in data.VECTORS
+        px, vectors = data.side(recipe.data), recipe.data.name in data.VECTORS
         backbone = backbones.build(recipe.encoder, px, *(view.px for view in recipe.views), vectors=vectors)
         try:
+            backbone.parts = recipe.budget.accumulate
             # channels_last: 15-100 % faster for convolutions on CPU (measured), known to help on GPUs too
             self.method: Method[Any] = recipe.method.build(backbone).to(device)
             self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -126,7 +129,7 @@ class Attempt:
         self.images = 0
         self.interval = Interval()
         self.low = 0  # logged lines in a row that look collapsed
-        self.order: tuple[int, Tensor] = (-1, torch.empty(0))  # epoch and its permutation
+        self.feed = Resident(splits, recipe, seed, device)
         self._resume()
 
     # ------------------------------------------------------------------------------------------ state
@@ -196,6 +199,8 @@ class Attempt:
         with Bar(name, self.steps, self.step, show and rank() == 0) as bar:
             while self.step < self.steps and status == "complete":
                 status, reason = self.one_step(bar)
+                if self.interval.pending:
+                    continue  # several processes agree on what follows where they look at their losses
                 asked = self.agreed if world_size() > 1 else stop.signal
                 if asked and self.step < self.steps and status == "complete":
                     first(self.save)  # no process ends before it is written
@@ -220,58 +225,57 @@ class Attempt:
     # ------------------------------------------------------------------------------------------ the loop
 
     def one_step(self, bar: Bar) -> tuple[str, str]:
+        """Nothing here waits for the device, except where the losses are looked at."""
         clock = Clock(self.step, self.steps, self.per_epoch)
         begun = time.perf_counter()
         others = [f"rank {rank()}"] if rank() else []  # its images are others, so dropout must be, too
         seed_global(self.seed, "step", self.step, *others)
-        batch, labels = self.batch(clock)
+        batch, labels = self.feed.batch(clock)
         ready = time.perf_counter()
-        out = self.parallel(batch) if self.parallel else self.method.step(batch)
-        values = self.averages(out)
-        if not math.isfinite(values["loss"]):
-            terms = ", ".join(f"{name} {values[f'terms/{name}']:.4g}" for name in out.terms)
-            return "diverged", f"loss is {values['loss']} at step {self.step} ({terms})"
+        with self.precision():
+            out = self.parallel(batch) if self.parallel else self.method.step(batch)
+        self.interval.add(self.values(out))
+        done = self.step + 1
+        logged = done == self.steps or done % self.per_epoch == 0 or (done % self.per_epoch) % LOG_EVERY == 0
+        if logged or self.device == "cpu" or len(self.interval.pending) == LOOK_EVERY:
+            status, reason = self.look()
+            if status != "complete":
+                return status, reason
         self.training.step(out.loss, clock)
         self.method.after_step(clock)
         if self.probe:
             self.probe.update(out.features.detach(), labels)
-        self.step += 1
+        self.step = done
         self.images += self.recipe.budget.batch
         spent = time.perf_counter() - begun
         self.seconds += spent
-        self.interval.add(values, spent, ready - begun)
-        at_end_of_epoch = self.step % self.per_epoch == 0 or self.step == self.steps
-        if at_end_of_epoch or (self.step % self.per_epoch) % LOG_EVERY == 0:
-            return self.log(clock, out, bar)
-        return "complete", ""
+        self.interval.time(spent, ready - begun)
+        return self.log(clock, out, bar) if logged else ("complete", "")
 
-    def averages(self, out: Step) -> dict[str, float]:
-        """Loss and terms of the joined batch. In the same reduction several processes agree on whether to stop."""
+    def precision(self) -> contextlib.AbstractContextManager[Any]:
+        """In which a step computes; losses that it would spoil guard themselves (harness/nn/precision.py)."""
+        if self.recipe.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(torch.device(self.device).type, getattr(torch, self.recipe.precision))
+
+    def values(self, out: Step) -> dict[str, Tensor]:
+        """Loss and terms of this process, and of several whether this one was asked to stop."""
         values = {"loss": out.loss} | {f"terms/{name}": term for name, term in out.terms.items()}
-        if world_size() == 1:
-            return means(values, self.device)
-        found = means(values | {"asked": torch.tensor(float(bool(self.stop.signal)))}, self.device)
-        if found.pop("asked"):
+        if world_size() > 1:
+            values[ASKED] = torch.tensor(float(bool(self.stop.signal))).to(self.device, non_blocking=True)
+        return values
+
+    def look(self) -> tuple[str, str]:
+        """At the losses since the last look, of the joined batch; several processes agree on whether to stop."""
+        start = self.step + 1 - len(self.interval.pending)
+        looked = self.interval.look()
+        if any(values.get(ASKED) for values in looked):
             self.agreed = any_of([self.stop.signal] if self.stop.signal else [])
-        return found
-
-    def batch(self, clock: Clock) -> tuple[Batch, Tensor]:
-        """Indices of this step from the epoch's permutation; views from the step's own random numbers.
-
-        Both are of the batch of all processes, of which each takes the slice of its rank.
-        """
-        train, size = self.splits.train, self.recipe.budget.batch // world_size()
-        if self.order[0] != clock.epoch:
-            fresh = torch.randperm(len(train.labels), generator=generator(self.seed, "order", clock.epoch))
-            self.order = clock.epoch, fresh.to(self.device)
-        at = (clock.step % self.per_epoch) * self.recipe.budget.batch + rank() * size
-        index = self.order[1][at : at + size]
-        pairs, looks, inner = (
-            Draws(generator(self.seed, what, clock.step), self.device, rank=rank(), world=world_size())
-            for what in ("pairs", "views", "method")
-        )
-        views = make_views(train.elements(index, pairs), self.recipe.views, looks, self.splits.mean, self.splits.std)
-        return Batch(views, index, clock, inner), train.labels[index]
+        last = looked[-1]
+        if math.isfinite(last["loss"]):
+            return "complete", ""
+        terms = ", ".join(f"{k.removeprefix('terms/')} {v:.4g}" for k, v in last.items() if k.startswith("terms/"))
+        return "diverged", f"loss is {last['loss']} at step {start + len(looked) - 1} ({terms})"
 
     def log(self, clock: Clock, out: Step, bar: Bar) -> tuple[str, str]:
         """One line of metrics.jsonl, of the joined batch, and the check for collapse."""
@@ -363,7 +367,7 @@ class Attempt:
             "label": recipe.method.label,
             "dataset": recipe.data.name,
             "encoder": recipe.encoder.label or recipe.encoder.name,
-            "px": self.splits.train.pixels.shape[-1],
+            "px": data.side(recipe.data),
             "epochs": recipe.budget.epochs,
             "batch": recipe.budget.batch,
             "steps": self.step,

@@ -90,6 +90,11 @@ def sphere(method: MethodConfig, *, pairs: str, steps: int) -> Recipe:
     )
 
 
+def bf16(recipe: Recipe) -> Recipe:
+    """The same in bfloat16: for GPUs, where it takes about half the time."""
+    return replace(recipe, precision="bfloat16")
+
+
 # vturrisi/solo-learn@9187ea3, scripts/pretrain/cifar/augmentations
 _CIFAR = View(px=32, scale=(0.08, 1.0), flip=0.5, jitter=(0.4, 0.4, 0.2, 0.1), jitter_p=0.8, grey=0.2)
 _CIFAR_STRONG = replace(_CIFAR, jitter=(0.8, 0.8, 0.8, 0.2), blur=0.5)

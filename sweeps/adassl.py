@@ -49,3 +49,8 @@ def adassl_s_simclr_cifar10_r18_e200() -> Recipe:
     """
     base = sweeps_simclr.simclr_cifar10_r18_e200()
     return replace(base, method=adassl.Config(base=base.method, variant="s", latent=20, hidden=(1024,)))
+
+
+def adassl_s_simclr_cifar10_r18_e200_bf16() -> Recipe:
+    """`adassl_s_simclr_cifar10_r18_e200` in bfloat16. Not trained yet."""
+    return _bases.bf16(adassl_s_simclr_cifar10_r18_e200())

@@ -32,6 +32,11 @@ def byol_cifar10_r18_e200_rsa() -> Recipe:
     return _bases.cifar10_rsa(byol.Config(widths=(1024, 128), momentum=0.99), epochs=200)
 
 
+def byol_cifar10_r18_e200_rsa_bf16() -> Recipe:
+    """`byol_cifar10_r18_e200_rsa` in bfloat16. Not trained yet."""
+    return _bases.bf16(byol_cifar10_r18_e200_rsa())
+
+
 def byol_cifar10_r18_e800_rsa() -> Recipe:
     """`byol_cifar10_r18_e200_rsa` after 800 epochs: 92.5. Not trained yet."""
     return _bases.cifar10_rsa(byol.Config(widths=(1024, 128), momentum=0.99), epochs=800)

@@ -101,6 +101,11 @@ def dino_cifar10_r18_e200() -> Recipe:
     return _bases.cifar10(method, views=_bases.CIFAR_ASYMMETRIC, lr=0.3, weight_decay=1e-6)
 
 
+def dino_cifar10_r18_e200_bf16() -> Recipe:
+    """`dino_cifar10_r18_e200` in bfloat16. Not trained yet."""
+    return _bases.bf16(dino_cifar10_r18_e200())
+
+
 def dino_cifar10_r18_e1000() -> Recipe:
     """`dino_cifar10_r18_e200` at its source's 1000 epochs: README of solo-learn@9187ea3, 89.52 top-1, online linear.
 

@@ -44,6 +44,11 @@ def simclr_cifar10_r18_e200_rsa() -> Recipe:
     return _bases.cifar10_rsa(_LIGHTLY, epochs=200)
 
 
+def simclr_cifar10_r18_e200_rsa_bf16() -> Recipe:
+    """`simclr_cifar10_r18_e200_rsa` in bfloat16. Not trained yet."""
+    return _bases.bf16(simclr_cifar10_r18_e200_rsa())
+
+
 def simclr_cifar10_r18_e800_rsa() -> Recipe:
     """`simclr_cifar10_r18_e200_rsa` after 800 epochs: 91.3. Not trained yet."""
     return _bases.cifar10_rsa(_LIGHTLY, epochs=800)

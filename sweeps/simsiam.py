@@ -82,6 +82,11 @@ def simsiam_cifar10_r18_e200_rsa() -> Recipe:
     return _bases.cifar10_rsa(simsiam.Config(), epochs=200)
 
 
+def simsiam_cifar10_r18_e200_rsa_bf16() -> Recipe:
+    """`simsiam_cifar10_r18_e200_rsa` in bfloat16. Not trained yet."""
+    return _bases.bf16(simsiam_cifar10_r18_e200_rsa())
+
+
 def simsiam_cifar10_r18_e800_rsa() -> Recipe:
     """`simsiam_cifar10_r18_e200_rsa` after 800 epochs: 91.6. Not trained yet."""
     return _bases.cifar10_rsa(simsiam.Config(), epochs=800)

@@ -43,6 +43,11 @@ def ssl_hsic_cifar10_r18_e200() -> Recipe:
     return _bases.cifar10(ssl_hsic.Config(), views=_bases.CIFAR_ASYMMETRIC, lr=1.0, weight_decay=1e-5)
 
 
+def ssl_hsic_cifar10_r18_e200_bf16() -> Recipe:
+    """`ssl_hsic_cifar10_r18_e200` in bfloat16. Not trained yet."""
+    return _bases.bf16(ssl_hsic_cifar10_r18_e200())
+
+
 def ssl_hsic_imagenet_1k_r50_e1000() -> Recipe:
     """ImageNet as in google-deepmind/ssl_hsic@d7ea38d, config.py, with target; its README states 74.8 top-1, linear.
 

@@ -120,6 +120,11 @@ def vicreg_cifar10_r18_e200() -> Recipe:
     return replace(recipe, budget=replace(recipe.budget, epochs=200))
 
 
+def vicreg_cifar10_r18_e200_bf16() -> Recipe:
+    """`vicreg_cifar10_r18_e200` in bfloat16. Not trained yet."""
+    return _bases.bf16(vicreg_cifar10_r18_e200())
+
+
 def vicreg_cifar10_r18_e1000_solo() -> Recipe:
     """`vicreg_cifar10_r18_e1000` with solo-learn's own loss: a variance term that is not halved is one of weight 50.
 

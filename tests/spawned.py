@@ -69,7 +69,7 @@ def exact() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "LOG_EVERY", 1)
         patch.setattr(train.Attempt, "__init__", build)
-        patch.setattr(train, "make_views", doubled(train.make_views))
+        patch.setattr(harness.feed, "make_views", doubled(harness.feed.make_views))
         patch.setattr(harness.features, "make_views", doubled(harness.features.make_views))
         patch.setattr(harness.features, "plain", doubled(harness.features.plain))
         yield

@@ -1,5 +1,6 @@
 """What several papers share: heads, teachers, schedules, collectives, latents. Methods use this and `harness.api`."""
 
+from harness.nn.accumulation import in_parts
 from harness.nn.collectives import all_gather, all_mean, all_sum, rank, world_size
 from harness.nn.heads import UnitLinear, mlp
 from harness.nn.multicrop import multi_crop
@@ -18,6 +19,7 @@ __all__ = [
     "cosine",
     "full_precision",
     "hinge_std",
+    "in_parts",
     "linear",
     "mlp",
     "multi_crop",

@@ -30,8 +30,7 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def update(self, student: nn.Module, momentum: float) -> None:
         """teacher <- momentum * teacher + (1 - momentum) * student."""
-        for slow, fast in zip(self.network.parameters(), student.parameters(), strict=True):
-            slow.lerp_(fast.detach(), 1 - momentum)
+        _lerp(self.network, student, 1 - momentum)
 
 
 class Average(nn.Module):
@@ -50,7 +49,15 @@ class Average(nn.Module):
     def update(self, network: nn.Module, decay: float, count: int) -> None:
         """Take in the parameters of `network`; this is update number `count`, counted from 1."""
         weight = (1 - decay) / (1 - decay**count)
-        for mean, new in zip(self.network.parameters(), network.parameters(), strict=True):
-            mean.lerp_(new.detach(), weight)
+        _lerp(self.network, network, weight)
         for own, newest in zip(self.network.buffers(), network.buffers(), strict=True):
             own.copy_(newest)
+
+
+def _tensors(network: nn.Module) -> list[torch.Tensor]:
+    return list(network.parameters())
+
+
+def _lerp(slow: nn.Module, fast: nn.Module, weight: float) -> None:
+    """Move all parameters of one network towards another's by a share of the way."""
+    torch._foreach_lerp_(_tensors(slow), _tensors(fast), weight)

@@ -1,0 +1,38 @@
+"""Freed blocks stay with the process, where glibc is the allocator."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource, torch
+from harness import allocator
+{keep}
+def step():
+    return [torch.ones(2**21) for _ in range(8)][0].sum()
+step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(keep: str, **environment: str) -> int:
+    """Page faults of five steps that hold and free eight blocks of 8 MiB, in a process of its own."""
+    code = FAULTS.format(keep=keep)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    return int(found.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators are left alone")
+def test_blocks_are_not_cleared_anew() -> None:
+    assert faults("allocator.keep()") < faults("") / 3
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators are left alone")
+def test_who_has_chosen_is_heeded() -> None:
+    chosen = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    assert faults("allocator.keep()", **chosen) == pytest.approx(faults("", **chosen), rel=0.5)
