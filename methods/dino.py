@@ -145,12 +145,12 @@ def distillation(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 
     Sharpened logits (V * B, K) and (2 * B, K), rows ordered crop by crop, the global crops first.
     """
-    V, B, log_q = 2 * len(student) // len(teacher), len(teacher) // 2, F.log_softmax(teacher, dim=1)
-    q_2BK = log_q.exp().view(2, B, -1)
-    # -q . log softmax(s) = logsumexp(s) - q . s, so no log-probability of the student is ever stored; and all guesses
-    # of one target at once: the sum over the other crops' logits is the sum over all, less the own
-    logits_VBK, lse_VB = student.view(V, B, -1), student.logsumexp(1).view(V, B)
-    others_2BK = logits_VBK.sum(0) - logits_VBK[:2]
-    agreement = torch.linalg.vecdot(q_2BK, others_2BK).sum()
-    loss = (2 * lse_VB.sum() - lse_VB[:2].sum() - agreement) / (2 * (V - 1) * B)
-    return loss, -torch.linalg.vecdot(q_2BK.flatten(0, 1), log_q).mean()
+    log_q = F.log_softmax(teacher, dim=1)
+    first, second = log_q.exp().chunk(2)
+    # -q . log softmax(s) = logsumexp(s) - q . s, so the student's log-probabilities are never stored; and what one crop
+    # is compared with comes at once: each global crop with the other, each local one with both
+    crops = student.chunk(2 * len(student) // len(teacher))
+    against = (second, first) + (first + second,) * (len(crops) - 2)
+    targets = (1, 1) + (2,) * (len(crops) - 2)
+    losses = [n * s.logsumexp(1) - torch.linalg.vecdot(q, s) for n, s, q in zip(targets, crops, against, strict=True)]
+    return torch.stack(losses).sum() / (sum(targets) * len(first)), -torch.linalg.vecdot(log_q.exp(), log_q).mean()
