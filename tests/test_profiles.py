@@ -25,7 +25,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-u
 def test_the_profiles_that_are_shipped(name: str) -> None:
     profile = profiles.load(name)
     assert profile.name == name
-    assert profile.launcher == ("local" if name == "local" else "slurm")
+    assert profile.launcher == ("local" if name in ("local", "one_gpu") else "slurm")
 
 
 def test_the_first_shape_that_fits_is_over_the_profile_s_own(write) -> None:  # type: ignore[no-untyped-def]
