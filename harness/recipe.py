@@ -49,7 +49,7 @@ class View:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Which images. name: see harness/data.py. px: side they are resized to once, None keeps the set's own.
+    """Which images. name: see harness/data/__init__.py. px: side they are resized to once, None keeps the set's own.
 
     pairs: "augmentation" (both elements are one image), "same_identity" (another image of the same object),
     "latent_change" (an image whose factors differ by a known change), "bimodal_noise" or "linear_noise" (both drawn

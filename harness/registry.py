@@ -72,7 +72,7 @@ def matching(patterns: Sequence[str]) -> list[str]:
 @cache
 def data_names() -> tuple[str, ...]:
     """What `harness.data.NAMES` holds, in that order. Reads the file, does not import it."""
-    body = ast.parse((ROOT / "harness" / "data.py").read_text()).body
+    body = ast.parse((ROOT / "harness" / "data" / "sets.py").read_text()).body
     values = {
         ast.unparse(target): node.value for node in body if isinstance(node, ast.Assign) for target in node.targets
     }

@@ -72,7 +72,7 @@ def test_listing_imports_nothing_heavy() -> None:
         (CIFAR | {"recipe": "a", "method": "nobody"}, ""),
         (CIFAR | {"obstacle": "needs 32 GPUs", "method": "nobody"}, "needs 32 GPUs"),
         ({"method": "infomin_aug", "dataset": "imagenet_21k"}, "no method 'infomin_aug' in methods/"),
-        ({"dataset": "coco", "protocol": "detection"}, "no data set 'coco' in harness/data.py"),
+        ({"dataset": "coco", "protocol": "detection"}, "no data set 'coco' in harness/data/sets.py"),
         (CIFAR | {"protocol": "linear_svm", "backbone": "AlexNet"}, "no protocol 'linear_svm' in harness/evals/"),
         (CIFAR | {"protocol": "knn_k200_t0.1"}, ""),
         (CIFAR | {"backbone": "ResNet-50 (x2)"}, "no encoder of harness/backbones.py is known to be 'ResNet-50 (x2)'"),
@@ -186,7 +186,7 @@ def test_what_a_table_says() -> None:
     assert "73.20 ± 0.1 (std) %, quoted" in text
     assert "Table 1, VICReg, top-1, paper" in text
     assert "no recipe yet" in text
-    assert "no data set 'coco' in harness/data.py" in text
+    assert "no data set 'coco' in harness/data/sets.py" in text
     assert "5 claims: 3 attempted, 1 open, 1 impossible" in text
 
 

@@ -24,7 +24,7 @@ def obstacle(claim: Claim) -> str:
     if claim.method not in registry.names("methods"):
         return f"no method {claim.method!r} in methods/"
     if claim.dataset not in registry.data_names():
-        return f"no data set {claim.dataset!r} in harness/data.py"
+        return f"no data set {claim.dataset!r} in harness/data/sets.py"
     protocol = getattr(claim, "protocol", "")  # of the kinds that measure a score
     if protocol and not any(ids.fullmatch(protocol) for ids in registry.protocol_ids().values()):
         return f"no protocol {protocol!r} in harness/evals/"

@@ -29,7 +29,7 @@ def inputs(local: LocalRun) -> "list[DatasetInput]":
     kind, source = (
         ("hugging_face", {"path": hub[0], "revision": hub[1]})
         if hub
-        else ("code", {"tags": {"mlflow.source.name": f"harness/data.py: {name}"}})
+        else ("code", {"tags": {"mlflow.source.name": f"harness/data: {name}"}})
     )
     found = []
     for split, context in (("train", "train"), *((split, "eval") for split in local.images)):
