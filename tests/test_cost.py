@@ -1,15 +1,13 @@
-"""Costs against known numbers and hand counts; timings of steps."""
+"""Costs against known numbers and hand counts."""
 
 from dataclasses import replace
 from functools import cache
 from statistics import median
-from typing import Any
 
 import pytest
-import torch
 
-from harness import bench, cost, data, registry
-from harness.errors import BadCommand, BadRecipe
+from harness import cost, data, registry
+from harness.errors import BadRecipe
 from harness.recipe import Encoder, Recipe
 
 DIGITS = registry.recipe("vicreg_digits_r10w16_e50")
@@ -104,35 +102,3 @@ def test_the_default_rate_is_the_median_of_published_timings() -> None:
 def test_a_network_that_the_options_do_not_fit_is_refused() -> None:
     with pytest.raises(BadRecipe, match="takes several sizes with the option dynamic_img_size=True"):
         on(registry.recipe("dino_imagenet_1k_vits16_e100"), Encoder(name="vit_small_patch16_224"))
-
-
-# ---------------------------------------------------------------------------------------------- bench
-
-
-def test_bench_times_steps_and_counts_their_flops(monkeypatch: pytest.MonkeyPatch) -> None:
-    ticks = iter(range(1000))
-    lengths = iter([9, 9, 1, 4, 2])  # two to warm up
-    now = [0]
-
-    def clock() -> int:
-        if next(ticks) % 2:
-            now[0] += next(lengths)
-        return now[0]
-
-    monkeypatch.setattr(bench.time, "perf_counter", clock)
-    found = bench.bench(DIGITS, batch=64, repeats=3, device="cpu")
-    assert found.seconds == (1, 4, 2)
-    shown = found.to_data()
-    assert (shown["images_per_s"], shown["images_per_s_range"]) == (32, [16, 64])
-    assert found.step_flops == cost.of(replace(DIGITS, budget=replace(DIGITS.budget, batch=64))).step_flops
-    assert shown["tflops"] == found.step_flops / 2 / 1e12
-    assert "batch 64, float32, forward and backward: 32 images/s (median of 3 steps, 16 to 64)" in str(found)
-
-
-def test_a_batch_that_does_not_fit_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(bench, "_timed", full)
-    with pytest.raises(BadCommand, match=r"^a batch of 128 images of 'vicreg_.*' does not fit on cpu; lower --batch$"):
-        bench.bench(DIGITS, device="cpu")

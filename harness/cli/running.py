@@ -100,17 +100,30 @@ def cost(
 def bench(
     recipe: Positional[str],
     batch: int | None = None,
-    repeats: int = 10,
+    repeats: int = 5,
+    against: str = "",
+    workers: int | None = None,
+    evals: bool = True,
     set: Set = (),
-    format: Literal["text", "json"] = "text",
+    data_root: Path | None = None,
+    format: Literal["table", "json"] = "table",
 ) -> None:
-    """Time bare training steps of a recipe on this machine's device: forward and backward on fixed tensors.
+    """Time a recipe on this machine's device: views, forward and backward, the full loop, memory, start-up, probes.
+
+    Nothing is kept. Loop efficiency is the loop's images/s over those of bare steps: forward and backward on fixed
+    tensors. All parts take turns, and so do other libraries, each in a process of its own.
 
     Args:
         recipe: its name.
         batch: images of a step, where the recipe's own are too many for one device.
-        repeats: how many steps to time.
+        repeats: rounds, in each of which every part has its turn.
+        against: libraries that do the same work, with commas: lightly,solo-learn. They are no dependencies: in an
+            environment of its own, `pip install lightly==1.6.0`; or `pip install lightning einops wandb omegaconf` and
+            a checkout of github.com/vturrisi/solo-learn at 9187ea3 on PYTHONPATH. Methods: simclr, vicreg.
+        workers: processes that load images for those libraries; else one per core.
+        evals: whether to time the recipe's k-NN and linear probes, too, on drawn features of the data set's sizes.
         set: a setting to override, for example encoder.name=resnet18; may be repeated.
+        data_root: folder of data sets as parquet (else HARNESS_DATA, else the hub).
         format: how to print.
     """
     import json
@@ -118,8 +131,23 @@ def bench(
     from harness import bench as timing
     from harness import registry
 
-    found = timing.bench(registry.recipe(recipe, set), batch, repeats)
-    say(json.dumps(found.to_data(), indent=2) if format == "json" else str(found))
+    libraries = [name.strip() for name in against.split(",") if name.strip()]
+    found = timing.bench(
+        registry.recipe(recipe, set),
+        batch,
+        repeats,
+        against=libraries,
+        workers=workers,
+        evaluate=evals,
+        data_root=data_root,
+    )
+    if format == "json":
+        say(json.dumps(found.to_data(), indent=2))
+    else:
+        from harness.bench import table
+        from harness.commands import console
+
+        table.show(found, console)
 
 
 @app.command
