@@ -13,6 +13,8 @@ import torch.multiprocessing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from harness.errors import BadRecipe, UnknownName
 from harness.evals import (
@@ -100,7 +102,8 @@ def test_knn_meets_the_official_numbers(queries: int, k: int, top1: float, top5:
 
 
 def test_knn_votes_by_the_formula(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(knn, "CHUNK", 3 * 40)  # queries in chunks of 3, the last one smaller
+    monkeypatch.setattr(knn, "QUERIES", 3)  # the last tile of both is smaller, and that of the bank smaller than k
+    monkeypatch.setattr(knn, "BANK", 7)
     bank, queries, labels = normal(40, 5), normal(8, 5, seed=1), torch.arange(40) % 4
     scores = knn.votes(bank, labels, queries, 4, k=6, temperature=0.2)
     for query, row in zip(queries, scores, strict=True):
@@ -110,6 +113,43 @@ def test_knn_votes_by_the_formula(monkeypatch: pytest.MonkeyPatch) -> None:
         for i in near:
             expected[labels[i]] += math.exp(similar[i] / 0.2)
         torch.testing.assert_close(row / row.sum(), expected / expected.sum(), atol=1e-10, rtol=1e-10)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 60), st.integers(1, 70), st.integers(1, 9))
+def test_knn_in_tiles_finds_the_same_neighbours(seed: int, k: int, bank_rows: int, query_rows: int) -> None:
+    bank, queries, labels = normal(60, 6, seed=seed), normal(8, 6, seed=seed + 1), torch.arange(60) % 7
+    unit, asked = nn.functional.normalize(bank), nn.functional.normalize(queries)
+    near, index = (asked @ unit.T).topk(k)
+    expected = torch.zeros(8, 7, dtype=torch.float64)
+    expected.scatter_add_(1, labels[index], ((near - near[:, :1]) / 0.1).exp())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(knn, "QUERIES", query_rows)
+        patch.setattr(knn, "BANK", bank_rows)
+        votes = knn.votes(bank, labels, queries, 7, k, 0.1)
+    torch.testing.assert_close(votes, expected, atol=1e-10, rtol=1e-10)
+
+
+class Largest(TorchDispatchMode):
+    """Elements of the largest tensor that was made."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for each in tree_leaves(made):
+            if isinstance(each, Tensor):
+                self.elements = max(self.elements, each.numel())
+        return made
+
+
+def test_knn_holds_one_tile_however_large_the_bank_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(knn, "QUERIES", 16)
+    monkeypatch.setattr(knn, "BANK", 64)
+    bank, queries, labels = normal(1000, 8), normal(40, 8, seed=1), torch.arange(1000) % 4
+    with Largest() as largest:
+        knn.votes(bank, labels, queries, 4, k=5, temperature=0.1)
+    assert largest.elements == 16 * 64  # not 8 * 1000, the bank, nor 16 * 1000
 
 
 def test_knn_survives_a_very_small_temperature() -> None:
@@ -142,6 +182,16 @@ def test_linear_is_the_minimum_of_its_objective() -> None:
         assert error.mean(0).abs().max() < 1e-4
 
 
+def test_linear_reaches_its_tolerance_in_float32() -> None:
+    """Noisy labels and collinear features, where a value in float32 ends the line search at 1e-4."""
+    labels = torch.randint(0, 7, (3000,), generator=torch.Generator().manual_seed(3))
+    x = (normal(3000, 40) @ normal(40, 40, seed=1)).relu() + 0.1 * nn.functional.one_hot(labels, 40)
+    z = ((x - x.mean(0)) / x.std(0, correction=0)).float()
+    for weight_decay, (weight, bias) in linear.path(z, labels, 7, (1.0, 0.1, 0.01)):
+        error = (z.double() @ weight.double() + bias).softmax(1) - nn.functional.one_hot(labels, 7)
+        assert (z.double().T @ error / 3000 + weight_decay * weight).abs().max() < 1.5e-5
+
+
 def test_linear_agrees_with_scikit_learn() -> None:
     from sklearn.linear_model import LogisticRegression
 
@@ -159,7 +209,7 @@ def test_linear_sgd_takes_the_papers_steps() -> None:
     """Two epochs of two batches, written out: momentum and decay as torch defines them, a tenth from epoch 1 on."""
     config = linear_sgd.Config(lr=0.5, momentum=0.8, weight_decay=0.1, epochs=2, batch=3, drops=(1,))
     train = table(normal(7, 4), torch.tensor([0, 1, 2, 0, 1, 2, 0]))  # the seventh image of an epoch is left over
-    weight, bias = linear_sgd.fit(config, train, 3)
+    weights, biases = linear_sgd.fit(config, (0.5,), train, 3)
     w = 0.01 * torch.randn(3, 4, generator=generator(0, "linear_sgd", "init"))
     b, vw, vb = torch.zeros(3), torch.zeros(3, 4), torch.zeros(3)
     for epoch, lr in enumerate((0.5, 0.05)):
@@ -169,14 +219,62 @@ def test_linear_sgd_takes_the_papers_steps() -> None:
             error = ((x @ w.T + b).softmax(1) - nn.functional.one_hot(labels, 3)) / 3
             vw, vb = 0.8 * vw + error.T @ x + 0.1 * w, 0.8 * vb + error.sum(0) + 0.1 * b
             w, b = w - lr * vw, b - lr * vb
-    torch.testing.assert_close((weight, bias), (w, b))
+    torch.testing.assert_close((weights[0], biases[0]), (w, b))
 
 
 def test_linear_sgd_has_the_printed_rates() -> None:
     moco = linear_sgd.Config()
-    assert [moco.lr_at(epoch) for epoch in (0, 59, 60, 80, 99)] == pytest.approx([30, 30, 3, 0.3, 0.3])
-    cosine = linear_sgd.Config(lr=0.02, drops=())
-    assert [cosine.lr_at(epoch) for epoch in (0, 50)] == pytest.approx([0.02, 0.01])
+    assert moco.lr == 30
+    assert [moco.factor_at(epoch) for epoch in (0, 59, 60, 80, 99)] == pytest.approx([1, 1, 0.1, 0.01, 0.01])
+    cosine = linear_sgd.Config(drops=())
+    assert [cosine.factor_at(epoch) for epoch in (0, 50)] == pytest.approx([1, 0.5])
+
+
+def torch_sgd(config: linear_sgd.Config, lr: float, train: Table, classes: int) -> tuple[Tensor, Tensor]:
+    """The same probe from torch's own parts, in float64."""
+    probe = nn.Linear(train.x.shape[1], classes, dtype=torch.float64)
+    with torch.no_grad():
+        probe.weight.copy_(0.01 * torch.randn(probe.weight.shape, generator=generator(0, "linear_sgd", "init")))
+        probe.bias.zero_()
+    sgd = torch.optim.SGD(probe.parameters(), lr, config.momentum, 0, config.weight_decay, config.nesterov)
+    for epoch in range(config.epochs):
+        sgd.param_groups[0]["lr"] = lr * config.factor_at(epoch)
+        order = torch.randperm(len(train.labels), generator=generator(0, "linear_sgd", epoch))
+        for index in order[: len(order) // config.batch * config.batch].split(config.batch):
+            sgd.zero_grad()
+            nn.functional.cross_entropy(probe(train.x[index].double()), train.labels[index]).backward()
+            sgd.step()
+    return probe.weight.detach(), probe.bias.detach()
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_linear_sgd_trains_several_learning_rates_as_if_each_were_alone(nesterov: bool) -> None:
+    config = linear_sgd.Config(nesterov=nesterov, weight_decay=0.01, epochs=5, batch=20, drops=(3,))
+    train, lrs = clusters(1.0).train, (0.001, 0.03, 0.3)
+    together = linear_sgd.fit(config, lrs, train, 7)
+    for lr, weight, bias in zip(lrs, *together, strict=True):
+        alone = linear_sgd.fit(config, (lr,), train, 7)
+        torch.testing.assert_close((weight, bias), (alone[0][0], alone[1][0]), atol=1e-5, rtol=1e-4)
+        theirs = torch_sgd(config, lr, train, 7)
+        torch.testing.assert_close((weight.double(), bias.double()), theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_linear_sgd_chooses_the_learning_rate_on_held_out() -> None:
+    lrs = (1e-4, 0.03, 1000.0)  # too small to learn; fine; diverges: 1000 times the weight decay is above 2 (1 + 0.9)
+    settings_ = {"batch": 20, "weight_decay": 0.01, "epochs": 40}
+    features = clusters(1.0)
+    config = linear_sgd.Config(lrs=lrs, **settings_)
+    found = metrics(linear_sgd, config, features)
+    assert found["lr"] == 0.03
+    assert found["top1"] == metrics(linear_sgd, linear_sgd.Config(lr=0.03, **settings_), features)["top1"]
+    again = clusters(1.0)
+    again.test.labels = again.test.labels.flip(0)  # test labels must not matter
+    assert metrics(linear_sgd, config, again)["lr"] == 0.03
+    (record,) = evaluate([config], features, ("test",), network="student")
+    assert record["units"]["lr"] == "learning rate"
+    assert record["settings"]["lrs"] == list(lrs)
+    diverged = metrics(linear_sgd, linear_sgd.Config(lr=1000.0, **settings_), features)
+    assert diverged["top1"] == 0
 
 
 def test_linear_selects_on_held_out_and_fits_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,6 +334,8 @@ def test_few_label_draws_are_of_their_class_distinct_and_nested(number: int, n: 
     chosen = few_label.draw(labels, 5, n, number)
     assert torch.equal(labels[chosen], torch.arange(5)[:, None].expand(5, n))
     assert len(chosen.unique()) == 5 * n
+    order = torch.randperm(30, generator=generator(0, "few_label", number))
+    assert torch.equal(chosen, torch.stack([order[labels[order] == label][:n] for label in range(5)]))
     assert torch.equal(few_label.draw(labels, 5, n + 1, number)[:, :n], chosen)
 
 
@@ -544,6 +644,29 @@ def test_a_collapsed_encoder_can_be_evaluated() -> None:
     assert found["linear"]["top1"] < 70
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize(("module", "config"), CLASSIFIERS[:3], ids=lambda value: getattr(value, "id", ""))
+def test_protocols_on_a_gpu_find_what_they_find_on_the_cpu(module: Any, config: ProtocolConfig) -> None:
+    features, on_gpu = clusters(1.2), clusters(1.2)
+    on_gpu.device = "cuda"
+    found, expected = (dict(module.run(config, each, "test")) for each in (on_gpu, features))
+    assert found["top1"].correct.device.type == "cpu"
+    assert found == pytest.approx(expected, abs=1.5)  # two of 140 images may fall the other way by rounding
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_votes_and_probes_of_a_gpu_are_those_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(knn, "BANK", 50)
+    train, test = clusters(1.2).train, clusters(1.2).test
+    votes = [knn.votes(train.x, train.labels, test.x, 7, 20, 0.07, device) for device in ("cpu", "cuda")]
+    torch.testing.assert_close(votes[1], votes[0], atol=1e-3, rtol=1e-3)
+    config = linear_sgd.Config(batch=20, epochs=3, drops=())
+    probes = [linear_sgd.fit(config, (0.01, 0.1), train, 7, device) for device in ("cpu", "cuda")]
+    torch.testing.assert_close(probes[1][0].cpu(), probes[0][0], atol=1e-4, rtol=1e-3)
+
+
 def test_labels_of_two_uses_of_one_protocol_differ() -> None:
     uses = [
         knn.Config(k=1),
@@ -551,6 +674,7 @@ def test_labels_of_two_uses_of_one_protocol_differ() -> None:
         few_label.Config(n=1),
         few_label.Config(n=10),
         linear_sgd.Config(lr=0.02, weight_decay=1e-6),
+        linear_sgd.Config(lrs=(0.1, 1.0, 100.0)),
         factor_regression.Config(),
         factor_regression.Config(normalise=True),
     ]
@@ -560,6 +684,7 @@ def test_labels_of_two_uses_of_one_protocol_differ() -> None:
         "few_label_n1",
         "few_label_n10",
         "linear_sgd_lr0.02_wd1e-06_e100",
+        "linear_sgd_lr0.1-100x3_wd0_e100",
         "factor_regression",
         "factor_regression_l2",
     ]
@@ -604,6 +729,17 @@ def test_other_mistakes_are_named() -> None:
         (lambda: knn.Config(temperature=0.0), "temperature 0.0"),
         (lambda: linear.Config(weight_decays=(1e-3, 1.0)), "from the largest to the smallest"),
         (lambda: linear_sgd.Config(lr=0.0), "linear_sgd: lr 0.0, momentum 0.9, .*; expected lr > 0"),
+        (
+            lambda: linear_sgd.Config(lrs=(0.1, 0.0)),
+            r"linear_sgd: lrs is \(0.1, 0.0\); expected two or more positive numbers, from the smallest up",
+        ),
+        (lambda: linear_sgd.Config(lrs=(-1.0, 1.0)), r"lrs is \(-1.0, 1.0\); expected two or more positive numbers"),
+        (lambda: linear_sgd.Config(lrs=(0.1,)), r"lrs is \(0.1,\); expected two or more positive numbers"),
+        (lambda: linear_sgd.Config(lrs=(0.1, 0.1)), r"lrs is \(0.1, 0.1\); expected two or more positive numbers"),
+        (
+            lambda: linear_sgd.Config(lr=0.5, lrs=(0.1, 1.0)),
+            r"linear_sgd: lr is 0.5 and lrs \(0.1, 1.0\); give one of them",
+        ),
         (lambda: few_label.Config(draws=1), "n is 1 and draws 1; expected n >= 1, draws >= 2"),
     ],
 )

@@ -1,6 +1,7 @@
 """Feature extraction: in order, once per image, and without a trace on the encoder."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -54,8 +55,9 @@ def splits() -> Splits:
     return Splits(images(11), images(5), images(7), mean, std, classes=3, name="noise", revision="none")
 
 
-def test_one_row_per_image_in_order(encoder: Normed, splits: Splits) -> None:
-    features = extract(encoder, splits, device="cpu", batch=4)
+@pytest.mark.parametrize("batch", [1, 4, 512])
+def test_one_row_per_image_in_order(encoder: Normed, splits: Splits, batch: int) -> None:
+    features = extract(encoder, splits, device="cpu", batch=batch)
     encoder.eval()
     for name in ("train", "held_out", "test"):
         table, images = getattr(features, name), getattr(splits, name)
@@ -68,6 +70,40 @@ def test_one_row_per_image_in_order(encoder: Normed, splits: Splits) -> None:
     assert features.classes == 3
     assert features.factor_names == ("size", "hue")
     assert features.pairs == {}
+    assert features.device == "cpu"
+
+
+class Rowwise:
+    """Images that are read a few rows at a time, as of a set too large for one tensor."""
+
+    def __init__(self, images: Images) -> None:
+        self.labels, self.factors, self.factor_names = images.labels, images.factors, images.factor_names
+        self.rows = images.rows
+
+
+def test_images_are_read_by_rows(encoder: Normed, splits: Splits) -> None:
+    stored: Any = {name: Rowwise(getattr(splits, name)) for name in ("train", "held_out", "test")}
+    found, expected = (extract(encoder, each, device="cpu", batch=4) for each in (replace(splits, **stored), splits))
+    for name in stored:
+        assert torch.equal(getattr(found, name).x, getattr(expected, name).x)
+
+
+def test_features_of_an_encoder_in_bfloat16_are_float32(splits: Splits) -> None:
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(192, 2), nn.Linear(2, 2).bfloat16())
+    encoder[1].register_forward_hook(lambda module, inputs, out: out.bfloat16())
+    features = extract(encoder, splits, device="cpu")
+    assert features.train.x.dtype == torch.float32
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_features_of_a_gpu_come_to_the_cpu(encoder: Normed, splits: Splits) -> None:
+    expected = extract(encoder, splits, views=(VIEW, VIEW), device="cpu", batch=1)
+    found = extract(encoder.cuda(), splits, views=(VIEW, VIEW), device="cuda", batch=1)
+    assert found.device == "cuda"
+    for name in ("train", "held_out", "test"):
+        torch.testing.assert_close(getattr(found, name).x, getattr(expected, name).x, atol=1e-4, rtol=1e-3)
+    assert {side.device.type for sides in found.pairs.values() for side in sides} == {"cpu"}
 
 
 def test_the_encoder_is_left_as_found(encoder: Normed, splits: Splits) -> None:
@@ -134,6 +170,12 @@ def test_accuracy_counts_ties_by_class_number() -> None:
     assert accuracy(scores, torch.tensor([0, 1, 2])) == pytest.approx(100 / 3)
     assert accuracy(scores, torch.tensor([0, 1, 2]), top=2) == pytest.approx(200 / 3)
     assert accuracy(scores, torch.tensor([0, 1, 2]), top=3) == 100
+
+
+def test_a_score_that_is_not_a_number_is_never_right() -> None:
+    scores = torch.tensor([[float("nan")] * 3, [float("nan"), 1.0, 0.0], [0.0, 1.0, 0.0]])
+    assert accuracy(scores, torch.tensor([0, 1, 1])).correct.tolist() == [False, False, True]
+    assert accuracy(scores, torch.tensor([0, 1, 1]), top=2).correct.tolist() == [False, True, True]
 
 
 @given(st.integers(0, 2**31), st.integers(1, 6))

@@ -30,6 +30,10 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def rows(self, start: int, stop: int) -> Tensor:
+        """The pixels of some images in order: (b, 3, px, px), or (b, n)."""
+        return self.pixels[start:stop]
+
     def elements(self, index: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """Both images of B pairs, as `Data.pairs` says: those at `index` (B,) and their partners, or all drawn anew."""
         if self.pairs in sphere.PRECISION:

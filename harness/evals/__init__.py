@@ -1,6 +1,7 @@
 """Ways to evaluate frozen features. A file is a protocol: a frozen `Config`, `check`, `run` and `UNITS`.
 
-`check(config, train, classes)` raises BadRecipe if the protocol cannot be used on such a train split.
+`check(config, train, classes)` raises BadRecipe if the protocol cannot be used on such a train split. A file whose
+protocol needs classes says how many in `MIN_CLASSES`.
 `run(config, features, split)` yields (metric, value). It fits on train; whatever it selects, it selects on held_out, so
 a held-out value may be the best of several and the test value never is.
 A metric is a name, or name/part for one of several parts; `UNITS` gives the unit by the name. Of an accuracy of one
@@ -13,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from harness.data import Splits
+from harness.errors import BadRecipe
 from harness.features import Accuracy, Features
 from harness.predictions import pack
 from harness.recipe import ProtocolConfig, to_data
@@ -21,7 +23,13 @@ from harness.recipe import ProtocolConfig, to_data
 def check(protocols: Sequence[ProtocolConfig], data: Splits | Features) -> None:
     """Refuse protocols that cannot be used on this data set; worth calling before training. Errors: BadRecipe."""
     for config in protocols:
-        _module(config).check(config, data.train, data.classes)
+        module = _module(config)
+        if data.classes < getattr(module, "MIN_CLASSES", 1):
+            raise BadRecipe(
+                f"{config.id}: the data set has {data.classes} class, at least {module.MIN_CLASSES} are needed; drop "
+                "this protocol"
+            )
+        module.check(config, data.train, data.classes)
 
 
 def evaluate(

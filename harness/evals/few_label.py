@@ -21,6 +21,7 @@ from harness.recipe import ProtocolConfig
 from harness.seeding import generator
 
 UNITS = {"top1": "percent", "top1_draw_std": "percent"}
+MIN_CLASSES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +42,6 @@ class Config(ProtocolConfig):
 
 
 def check(config: Config, train: Images | Table, classes: int) -> None:
-    if classes < 2:
-        raise BadRecipe(f"{config.id}: the data set has {classes} class, at least 2 are needed; drop this protocol")
     counts = torch.bincount(train.labels.cpu(), minlength=classes)
     fewest = int(counts.argmin())
     if counts[fewest] < config.n:
@@ -53,11 +52,11 @@ def check(config: Config, train: Images | Table, classes: int) -> None:
 
 def run(config: Config, features: Features, split: str) -> Iterator[tuple[str, float]]:
     train, table = features.train, features.table(split)
-    bank, queries = F.normalize(train.x, dim=1), F.normalize(table.x, dim=1)
+    queries = F.normalize(table.x, dim=1)
     top1 = torch.empty(config.draws, dtype=torch.float64)
     for number in range(config.draws):
         chosen = draw(train.labels, features.classes, config.n, number)
-        means = F.normalize(bank[chosen].mean(1), dim=1)
+        means = F.normalize(F.normalize(train.x[chosen], dim=2).mean(1), dim=1)
         top1[number] = accuracy(queries @ means.T, table.labels)
     yield "top1", float(top1.mean())
     yield "top1_draw_std", float(top1.std())
@@ -66,4 +65,6 @@ def run(config: Config, features: Features, split: str) -> Iterator[tuple[str, f
 def draw(labels: Tensor, classes: int, n: int, number: int) -> Tensor:
     """Indices (C, n) into labels of n images per class."""
     order = torch.randperm(len(labels), generator=generator(0, "few_label", number))
-    return torch.stack([order[labels[order] == label][:n] for label in range(classes)])
+    by_class = order[labels[order].argsort(stable=True)]
+    counts = torch.bincount(labels, minlength=classes)
+    return by_class[(counts.cumsum(0) - counts)[:, None] + torch.arange(n)]

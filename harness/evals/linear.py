@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from harness.data import Images
@@ -20,6 +19,8 @@ from harness.features import Features, Table, accuracy
 from harness.recipe import ProtocolConfig
 
 UNITS = {"top1": "percent", "top5": "percent", "weight_decay": "L2 strength"}
+MIN_CLASSES = 2
+ROWS = 4096  # of the features at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +39,13 @@ class Config(ProtocolConfig):
 
 
 def check(config: Config, train: Images | Table, classes: int) -> None:
-    if classes < 2:
-        raise BadRecipe(f"{config.id}: the data set has {classes} class, at least 2 are needed; drop this protocol")
+    """Any set of two classes will do."""
 
 
 def run(config: Config, features: Features, split: str) -> Iterator[tuple[str, float]]:
     weight_decay, weight, bias = features.fitted(config, lambda: select(config, features))
     table = features.table(split)
-    scores = table.x @ weight + bias
+    scores = (table.x.to(features.device) @ weight + bias).cpu()
     yield "top1", accuracy(scores, table.labels)
     if features.classes > 5:
         yield "top5", accuracy(scores, table.labels, top=5)
@@ -53,18 +53,23 @@ def run(config: Config, features: Features, split: str) -> Iterator[tuple[str, f
 
 
 def select(config: Config, features: Features) -> tuple[float, Tensor, Tensor]:
-    """Chosen L2 strength, and weight (D, C) and bias (C,) for features that are not standardised."""
-    train, held_out = features.train, features.held_out
-    mean, scale = train.x.mean(0), train.x.std(0, correction=0)
+    """Chosen L2 strength, and weight (D, C) and bias (C,) for features that are not standardised.
+
+    Both are on `features.device`, which holds one standardised copy of the train features and, at first, another one.
+    """
+    x, labels = (tensor.to(features.device) for tensor in (features.train.x, features.train.labels))
+    held_out = features.held_out.x.to(features.device)
+    mean, scale = x.mean(0), x.std(0, correction=0)
     # constant dimensions (dead units, collapsed encoders) become 0, not their rounding error
     scale = torch.where(scale > 1e-6 * (mean.abs() + scale), scale, torch.inf)
     best: tuple[float, Tensor, Tensor] | None = None
     best_top1 = -1.0
-    z = (train.x - mean) / scale
-    for weight_decay, (weight, bias) in path(z, train.labels, features.classes, config.weight_decays):
+    z = (x - mean).div_(scale)
+    del x
+    for weight_decay, (weight, bias) in path(z, labels, features.classes, config.weight_decays):
         weight = weight / scale[:, None]
         bias = bias - mean @ weight
-        top1 = accuracy(held_out.x @ weight + bias, held_out.labels)
+        top1 = accuracy((held_out @ weight + bias).cpu(), features.held_out.labels)
         if top1 > best_top1:
             best_top1, best = top1, (weight_decay, weight, bias)
     assert best is not None
@@ -77,7 +82,7 @@ def path(
     """Logistic regression of labels (N,) on z (N, D) for each L2 strength, each started at the one before."""
     solution = z.new_zeros(z.shape[1] + 1, classes)  # last row: bias
     for weight_decay in weight_decays:
-        solution = solution.clone().requires_grad_()
+        solution = solution.clone()
         lbfgs = torch.optim.LBFGS(
             [solution],
             max_iter=500,
@@ -88,11 +93,27 @@ def path(
         )
 
         def loss(solution: Tensor = solution, weight_decay: float = weight_decay) -> Tensor:
-            weight, bias = solution[:-1], solution[-1]
-            value = F.cross_entropy(z @ weight + bias, labels) + weight_decay / 2 * weight.square().sum()
-            (solution.grad,) = torch.autograd.grad(value, [solution])
-            return value.detach()
+            value, solution.grad = objective(z, labels, solution, weight_decay)
+            return value
 
         lbfgs.step(loss)
-        solution = solution.detach()
         yield weight_decay, (solution[:-1], solution[-1])
+
+
+def objective(z: Tensor, labels: Tensor, solution: Tensor, weight_decay: float) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy + weight_decay / 2 |W|^2, and its gradient, at a solution (D + 1, C).
+
+    The gradient is written out, and rows go in parts whose logits stay in the cache. The value is summed in float64:
+    near the minimum the line search asks for differences that float32 does not hold, and would stop too early.
+    """
+    weight, bias, gradient = solution[:-1], solution[-1], torch.zeros_like(solution)
+    value = gradient.new_zeros((), dtype=torch.float64)
+    for x, own in zip(z.split(ROWS), labels[:, None].split(ROWS), strict=True):
+        log_p = torch.addmm(bias, x, weight).log_softmax(1)
+        value -= log_p.gather(1, own).sum(dtype=torch.float64)
+        error = log_p.exp_().scatter_add_(1, own, log_p.new_full(own.shape, -1.0))
+        gradient[:-1].addmm_(x.T, error)
+        gradient[-1] += error.sum(0)
+    gradient /= len(z)
+    gradient[:-1].add_(weight, alpha=weight_decay)
+    return value / len(z) + weight_decay / 2 * weight.square().sum(dtype=torch.float64), gradient
