@@ -130,17 +130,19 @@ class Draws:
         """Standard normal numbers. `shape[0]` is B, one row per image, unless `shared` (same on every process)."""
         return self._draw(torch.randn, shape, shared)
 
-    def uniform(self, *shape: int, shared: bool = False) -> Tensor:
-        """Uniform numbers in [0, 1); see `normal`."""
-        return self._draw(torch.rand, shape, shared)
+    def uniform(self, *shape: int, shared: bool = False, on_cpu: bool = False) -> Tensor:
+        """Uniform numbers in [0, 1); see `normal`. on_cpu: left where they are drawn, not sent to the device."""
+        return self._draw(torch.rand, shape, shared, on_cpu)
 
-    def _draw(self, sample: Any, shape: tuple[int, ...], shared: bool) -> Tensor:
+    def _draw(self, sample: Any, shape: tuple[int, ...], shared: bool, on_cpu: bool = False) -> Tensor:
         if not shared:
             B = shape[0]
             shape = (B * self.world, *shape[1:])
         drawn = sample(shape, generator=self.generator, dtype=self.dtype)
         if not shared:
             drawn = drawn[self.rank * B : (self.rank + 1) * B]
+        if on_cpu:
+            return drawn
         if torch.device(self.device).type == "cuda":  # from pageable memory the copy would wait for the device
             drawn = drawn.pin_memory()
         return drawn.to(self.device, non_blocking=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from harness.api import Draws
-from harness.views import from_hue
+from harness.colours import from_hue
 
 LATENTS = ("x", "y", "size", "angle", "hue", "background", "shape")
 FACTORS = ("x", "y", "size", "angle_cos", "angle_sin", "hue_cos", "hue_sin", "background")

@@ -12,8 +12,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 CODE = ("harness", "methods", "sweeps", "slurm")
 ON_THE_PATH = (  # what can change a number; the rest of harness/ only moves or shows numbers
-    "api.py", "backbones.py", "data/*.py", "factors.py", "features.py", "feed.py", "interval.py", "optim.py",
-    "processes.py", "recipe.py", "seeding.py", "sphere.py", "tables.py", "train.py", "views.py",
+    "api.py", "backbones.py", "colours.py", "data/*.py", "factors.py", "features.py", "feed.py", "interval.py",
+    "optim.py", "processes.py", "recipe.py", "seeding.py", "sphere.py", "tables.py", "train.py", "views.py",
     "nn/*.py", "evals/*.py",
 )  # fmt: skip
 

@@ -1,6 +1,8 @@
 """Every operation of a view against torchvision.transforms.v2 on the same parameters, and how those are drawn."""
 
 import itertools
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare, ks_2samp
 from torch import Tensor
 
-from harness import views
+from harness import colours, views
 from harness.api import Draws
 from harness.recipe import View
 
@@ -23,7 +25,7 @@ EVERYTHING = View(
 ZERO, ONE = torch.zeros(3), torch.ones(3)
 
 
-def draws(seed: int = 0, **options: int) -> Draws:
+def draws(seed: int = 0, **options: Any) -> Draws:
     return Draws(torch.Generator().manual_seed(seed), **options)
 
 
@@ -41,6 +43,15 @@ def largest(a: Tensor, b: Tensor) -> float:
     return (a - b).abs().max().item()
 
 
+def jittered(x: Tensor, factors: Tensor, order: Tensor) -> Tensor:
+    """Colour jitter alone of every image of uint8 (B, 3, P, P)."""
+    B, px = len(x), x.shape[-1]
+    none = torch.zeros(B, dtype=torch.bool)
+    box, all_ = torch.tensor([0, 0, px, px]).repeat(B, 1), torch.ones(B, dtype=torch.bool)
+    params = views.Params(box, none, all_, factors, order, none, none, torch.ones(B), none)
+    return views.apply(params, x, torch.arange(B), px)
+
+
 # -------------------------------------------------------------------------------- same parameters, same pixels
 
 
@@ -50,7 +61,7 @@ def test_crop_resize_and_flip_equal_torchvision(H: int, W: int, px: int) -> None
     B = 24
     x = photos(B, H, W)
     params = views.draw(View(px=px, flip=0.5), B, H, W, draws())
-    made = views.crop(x, params.box, params.flip, px)
+    made = views.crop(x, params.box, params.flip.long(), px)
     for image, (top, left, height, width), flip, got in zip(x, params.box.tolist(), params.flip, made, strict=True):
         want = TF.resized_crop(image.float() / 255, top, left, height, width, [px, px], antialias=True)
         want = TF.horizontal_flip(want) if flip else want
@@ -61,7 +72,7 @@ def test_crop_resize_and_flip_equal_torchvision(H: int, W: int, px: int) -> None
 @pytest.mark.parametrize("box", [(0, 0, 1, 1), (31, 31, 1, 1), (0, 0, 32, 1), (5, 7, 2, 20), (0, 0, 32, 32)])
 def test_crop_of_extreme_boxes_equals_torchvision(box: tuple[int, int, int, int]) -> None:
     x = photos(2, 32, 32)
-    made = views.crop(x, torch.tensor([box, box]), torch.tensor([False, False]), 16)
+    made = views.crop(x, torch.tensor([box, box]), torch.tensor([0, 0]), 16)
     assert largest(made, TF.resized_crop(x.float() / 255, *box, [16, 16], antialias=True)) < EXACT
 
 
@@ -77,24 +88,48 @@ OPERATIONS = (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation, TF
 
 @pytest.mark.parametrize("kind", range(4), ids=["brightness", "contrast", "saturation", "hue"])
 def test_each_colour_operation_equals_torchvision(kind: int) -> None:
-    x = photos(12, 24, 24).float() / 255
+    x = photos(12, 24, 24)
     strengths = torch.linspace(-0.5, 0.5, 12) if kind == 3 else torch.linspace(0, 2, 12)
     factors = torch.tensor([1.0, 1.0, 1.0, 0.0]).repeat(12, 1)
     factors[:, kind] = strengths
-    made = views.jitter(x.clone(), factors, torch.tensor([0, 1, 2, 3]).repeat(12, 1))
-    want = torch.stack([OPERATIONS[kind](image, s) for image, s in zip(x, strengths.tolist(), strict=True)])
+    made = jittered(x, factors, torch.tensor([0, 1, 2, 3]).repeat(12, 1))
+    want = torch.stack(
+        [OPERATIONS[kind](image, s) for image, s in zip(x.float() / 255, strengths.tolist(), strict=True)]
+    )
     assert largest(made, want) < EXACT
 
 
 def test_colour_jitter_equals_torchvision_in_all_24_orders() -> None:
     orders = torch.tensor(list(itertools.permutations(range(4))))
-    x = photos(24, 24, 24).float() / 255
+    x = photos(24, 24, 24)
     factors = views.draw(View(px=24, jitter=(0.8, 0.8, 0.8, 0.2)), 24, 24, 24, draws()).factors
-    made = views.jitter(x.clone(), factors, orders)
-    for image, factor, order, got in zip(x, factors.tolist(), orders.tolist(), made, strict=True):
+    made = jittered(x, factors, orders)
+    for image, factor, order, got in zip(x.float() / 255, factors.tolist(), orders.tolist(), made, strict=True):
         for kind in order:
             image = OPERATIONS[kind](image, factor[kind])
         assert largest(got, image) < EXACT
+
+
+@pytest.mark.parametrize("idle", list(itertools.product((False, True), repeat=4)))
+def test_jitter_that_leaves_some_kinds_alone_equals_torchvision(idle: tuple[bool, ...]) -> None:
+    orders = torch.tensor(list(itertools.permutations(range(4))))
+    x = photos(24, 16, 16, 1)
+    strength = [0.0 if none else 0.5 for none in idle]
+    factors = views.draw(View(px=16, jitter=tuple(strength)), 24, 16, 16, draws(1)).factors  # type: ignore[arg-type]
+    made = jittered(x, factors, orders)
+    for image, factor, order, got in zip(x.float() / 255, factors.tolist(), orders.tolist(), made, strict=True):
+        for kind in order:
+            image = image if idle[kind] else OPERATIONS[kind](image, factor[kind])
+        assert largest(got, image) < EXACT
+
+
+def test_hue_of_every_corner_and_edge_of_the_colour_cube_equals_torchvision() -> None:
+    levels = torch.tensor(list(itertools.product((0, 1, 127, 128, 254, 255), repeat=3)), dtype=torch.uint8)  # ties too
+    x = levels.t().reshape(1, 3, 12, 18).expand(9, -1, -1, -1).clone()
+    turns = torch.tensor([-0.5, -1 / 3, -1 / 6, -1e-3, 0.0, 1e-3, 1 / 6, 0.25, 0.5])
+    made = colours.shift_hue(x.float() / 255, turns)
+    want = torch.stack([TF.adjust_hue(image, t) for image, t in zip(x.float() / 255, turns.tolist(), strict=True)])
+    assert largest(made, want) < EXACT
 
 
 @pytest.mark.parametrize(("px", "taps"), [(8, 3), (32, 5), (64, 7), (96, 11), (224, 23)])
@@ -120,7 +155,7 @@ def test_a_whole_view_equals_torchvision_image_by_image() -> None:
     B = 48
     x = photos(B, 32, 32)
     params = views.draw(EVERYTHING, B, 32, 32, draws(3))
-    made = views.apply(params, x, EVERYTHING)
+    made = views.apply(params, x, torch.arange(B), 24)
     for b in range(B):
         want = TF.resized_crop(x[b].float() / 255, *params.box[b].tolist(), [24, 24], antialias=True)
         want = TF.horizontal_flip(want) if params.flip[b] else want
@@ -213,6 +248,94 @@ def test_a_view_added_at_the_end_leaves_the_others_and_the_pixels_alone() -> Non
     long = views.make_views((x, x), (EVERYTHING, View(px=16), EVERYTHING), draws(), ZERO, ONE)
     assert all(torch.equal(a, b) for a, b in zip(short, long, strict=False))
     assert torch.equal(x, before)
+
+
+def test_a_view_does_not_depend_on_what_it_is_stacked_with() -> None:
+    a, b = photos(6, 32, 32, 1), photos(6, 32, 32, 2)
+    weak = View(px=24, source=1, scale=(0.5, 1), jitter=(0.4, 0.0, 0.0, 0.0), jitter_p=0.5)
+    together = views.make_views((a, b), (EVERYTHING, weak, replace(EVERYTHING, source=1, count=2)), draws(), ZERO, ONE)
+    generator = draws()
+    for view, made in zip((EVERYTHING, weak, EVERYTHING, EVERYTHING), together, strict=True):
+        pixels = a if made is together[0] else b
+        (alone,) = views.make_views((pixels, pixels), (replace(view, source=0),), generator, ZERO, ONE)
+        assert largest(made, alone) < 1e-6
+
+
+def test_a_stack_made_in_pieces_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = photos(10, 32, 32)
+    recipe = (EVERYTHING, replace(EVERYTHING, source=1))
+    whole = views.make_views((x, x), recipe, draws(), ZERO, ONE)
+    monkeypatch.setattr(views, "PIECE", 7 * 3 * 24 * 24)
+    pieces = views.make_views((x, x), recipe, draws(), ZERO, ONE)
+    assert largest(torch.cat(pieces), torch.cat(whole)) < 1e-6
+
+
+def test_finished_crops_equal_views_of_whole_images() -> None:
+    a, b = photos(8, 24, 24, 1), photos(8, 24, 24, 2)
+    first = replace(EVERYTHING, scale=(1.0, 1.0), ratio=(1.0, 1.0))
+    recipe = (first, replace(first, source=1, count=2))
+    mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.4])
+    before = a.clone()
+    made = views.make_views((a, b), recipe, draws(), mean, std)
+    finished = views.finish_views([a, b, b.clone()], recipe, draws(), mean, std)
+    assert len(finished) == 3
+    assert largest(torch.cat(finished), torch.cat(made)) < EXACT
+    assert torch.equal(a, before)
+
+
+def test_finished_crops_take_the_numbers_that_views_take() -> None:
+    x = photos(4, 24, 24)
+    one, other = draws(), draws()
+    views.make_views((x, x), (EVERYTHING,), one, ZERO, ONE)
+    views.finish_views([x], (EVERYTHING,), other, ZERO, ONE)
+    assert torch.equal(one.uniform(3), other.uniform(3))
+
+
+def test_boxes_of_images_of_several_sizes_are_those_of_each() -> None:
+    view = View(px=8, scale=(0.3, 1.0))
+    sides = [(32, 32), (375, 500), (20, 60), (60, 20)]
+    u = draws().uniform(40, views.DRAWN)
+    H, W = (torch.tensor(side).repeat(10) for side in zip(*sides, strict=True))
+    together = views.boxes(view, u, H, W)
+    assert together.dtype == torch.int64
+    for i, (h, w) in enumerate(sides):
+        assert torch.equal(together[i::4], views.boxes(view, u[i::4], h, w))
+
+
+def test_a_box_stays_inside_where_a_number_is_next_to_one() -> None:
+    u = torch.full((1, views.DRAWN), 1 - 2.0**-24)
+    for side in range(2, 300):
+        top, left, height, width = views.boxes(View(px=8, scale=(0.1, 0.2)), u, side, side)[0].tolist()
+        assert top + height <= side
+        assert left + width <= side
+
+
+@pytest.mark.parametrize(("size", "px"), [(5, 8), (32, 32), (28, 20)])
+def test_the_table_holds_the_weights_of_every_box(size: int, px: int) -> None:
+    boxes = [(start, n, flip) for flip in (0, 1) for n in range(1, size + 1) for start in range(size + 1 - n)]
+    start, length, flip = torch.tensor(boxes).t()
+    shuffled = torch.randperm(len(boxes), generator=torch.Generator().manual_seed(0))
+    looked_up = views._resizing(start[shuffled], length[shuffled], flip[shuffled], size, px)
+    assert torch.equal(looked_up, views._weights(start, length, flip, size, px)[shuffled])
+    upright, mirrored = looked_up[flip[shuffled] == 0], looked_up[flip[shuffled] == 1]
+    assert len(upright) == len(mirrored) == size * (size + 1) // 2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_views_on_a_gpu_equal_those_on_a_cpu_and_nothing_waits() -> None:
+    x = photos(16, 32, 32)
+    recipe = (EVERYTHING, replace(EVERYTHING, source=1), View(px=100, flip=0.5, solarize=0.5))
+    want = views.make_views((x, x), recipe, draws(), ZERO, ONE)
+    pixels, mean, std = x.cuda(), ZERO.cuda(), ONE.cuda()
+    options = draws(device="cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        made = views.make_views((pixels, pixels), recipe, options, mean, std)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for got, expected in zip(made, want, strict=True):
+        assert largest(got.cpu(), expected) < EXACT
 
 
 def test_two_processes_make_the_views_of_one() -> None:
