@@ -26,7 +26,7 @@ def run_all(wanted: Sequence[Run], root: Path, data_root: Path | None, workers: 
 
     recipes = [registry.recipe(name, overrides) for name, _, overrides in wanted]
     for recipe in recipes:
-        data.check_loadable(recipe.data)
+        data.check_there(recipe.data, data_root)
     directories = [RunDirectory(root, recipe, seed) for recipe, (_, seed, _) in zip(recipes, wanted, strict=True)]
     with writable(root):
         root.mkdir(parents=True, exist_ok=True)

@@ -26,14 +26,17 @@ def kept(name: str, fingerprint: str, read: Callable[[], tuple[dict[str, Table],
 
     read: gives the splits and where they were found. Errors: DataMismatch.
     """
-    folder = Path(os.environ.get("HARNESS_CACHE") or Path.home() / ".cache" / "ssl-harness")
-    cached = folder / f"{name}-{fingerprint[:12]}.npz"
+    cached = cache() / f"{name}-{fingerprint[:12]}.npz"
     splits = _load(cached) if cached.exists() else {}
     if _fingerprint(splits) == fingerprint:
         return splits
     splits = checked(name, fingerprint, *read())
     _save(cached, splits)
     return splits
+
+
+def cache() -> Path:
+    return Path(os.environ.get("HARNESS_CACHE") or Path.home() / ".cache" / "ssl-harness")
 
 
 def checked(name: str, fingerprint: str, splits: dict[str, Table], where: str) -> dict[str, Table]:
@@ -118,6 +121,28 @@ def from_parquet(name: str, files: dict[str, list[str]], columns: tuple[str, ...
             return _reading(name, where, lambda: _decoded(name, where, found, columns))
     finally:
         enable_progress_bars()
+
+
+def mapped(name: str, files: dict[str, list[str]]) -> Any:
+    """Encoded rows of local parquet files by split: tables of `datasets`, mapped from files in the cache.
+
+    Those are made once, as large as the parquet files; the progress of it is shown. Errors: DataMismatch.
+    """
+    from datasets import Image, load_dataset
+    from datasets.exceptions import DatasetGenerationError
+
+    where = f"data set {name!r} from {Path(next(iter(files.values()))[0]).parent}"
+    try:
+        found = load_dataset("parquet", data_files=files, cache_dir=str(cache() / "arrow"))
+    except (OSError, ValueError, DatasetGenerationError) as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise DataMismatch(
+            f"{where}: cannot be read ({reason}); get the set again, and HARNESS_CACHE needs as much room as it has"
+        ) from error
+    for split, rows in found.items():
+        if not {"image", "label"} <= set(rows.features):
+            raise DataMismatch(f"{where}, {split}: expected columns image, label; got {', '.join(rows.features)}")
+    return {split: rows.cast_column("image", Image(decode=False)) for split, rows in found.items()}
 
 
 def from_hub(name: str, repository: str, commit: str, columns: tuple[str, ...]) -> dict[str, Table]:

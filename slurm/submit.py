@@ -74,7 +74,8 @@ def submit(
     if code is None:  # else the recipes of that code were checked when it was submitted, and may be gone here
         for name, overrides in {(item.recipe, item.overrides) for item in items if item.stage == "train"}:
             recipe = registry.recipe(name, overrides)
-            data.check_loadable(recipe.data)
+            if not dry_run:
+                data.check_there(recipe.data, data_root)
             check_processes(recipe, profile.shape_of(name).processes)
     _check_shared(runs.resolve(), profile)
     if not dry_run:

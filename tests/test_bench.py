@@ -130,7 +130,7 @@ def test_the_work_of_another_library_is_ours(library: type[Library], method: str
         (["--against", "lightli"], "harness: no library to time against 'lightli'; did you mean 'lightly'?"),
         (
             ["--set", "data.name=imagenet_1k"],
-            "harness: data set 'imagenet_1k' cannot be loaded yet, only sets that fit",
+            "harness: data set 'imagenet_1k' cannot be timed: its images are decoded ahead, and every part would",
         ),
     ],
 )

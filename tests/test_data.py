@@ -124,7 +124,10 @@ def test_revisions_tell_sets_apart_and_are_pinned() -> None:
     assert revisions["sphere"] == "380b7ebcac30-splits1"
     assert all(len(source.fingerprint) == 64 for source in data.SETS.values())
     assert revisions["imagenet_1k"] == "49e2ee26f381-splits1"
-    hubs = [*(source.hub for source in data.SETS.values() if source.hub), *data.LARGE.values()]
+    hubs = [
+        *(source.hub for source in data.SETS.values() if source.hub),
+        *(source.hub for source in data.LARGE.values()),
+    ]
     assert all(re.fullmatch("[0-9a-f]{40}", commit) for _, commit in hubs)
 
 
@@ -137,16 +140,6 @@ def test_sizes_are_known_without_loading() -> None:
     )
     with pytest.raises(UnknownName, match="no data set 'imagenet'; did you mean 'imagenet_1k'"):
         data.side(Data(name="imagenet"))
-
-
-def test_a_set_that_is_only_known_is_not_loaded() -> None:
-    with pytest.raises(DataMissing) as error:
-        data.load(Data(name="imagenet_1k"))
-    assert one_line(error) == (
-        "data set 'imagenet_1k' cannot be loaded yet, only sets that fit into memory can; `harness show` and "
-        "`harness cost` know its recipes; sets that load: cifar10, coil20, digits, eth80, factors, fashion_mnist, "
-        "sphere"
-    )
 
 
 def test_a_revision_needs_no_heavy_import() -> None:
@@ -471,10 +464,11 @@ def test_whereabouts_say_where_each_set_would_come_from(empty: Path, monkeypatch
     (empty / "cifar10").mkdir()
     (empty / "cifar10" / "train-0.parquet").touch()  # without test
     assert data.whereabouts() == (
-        f"always here: digits, factors, sphere; on the hub: cifar10, fashion_mnist; missing: coil20; in {empty}: eth80"
+        f"always here: digits, factors, sphere; on the hub: cifar10, fashion_mnist; missing: coil20, "
+        f"imagenet_1k; in {empty}: eth80"
     )
     monkeypatch.delenv("HARNESS_DATA")
-    assert data.whereabouts().endswith("missing: coil20, eth80; HARNESS_DATA is not set")
+    assert data.whereabouts().endswith("missing: coil20, eth80, imagenet_1k; HARNESS_DATA is not set")
 
 
 def test_other_content_is_refused_and_not_kept(empty: Path) -> None:

@@ -161,7 +161,11 @@ def bench(
         if name not in LIBRARIES:
             raise UnknownName("library to time against", name, LIBRARIES)
         LIBRARIES[name].check(recipe)
-    data.check_loadable(recipe.data)
+    if recipe.data.name in data.LARGE:
+        raise BadCommand(
+            f"data set {recipe.data.name!r} cannot be timed: its images are decoded ahead, and every part would start "
+            "that anew; `harness run` logs images/s, tests/benchmarks/decoding.py times the decoding"
+        )
     size = recipe.budget.batch
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     flops = cost.step_flops(cost.build(recipe, "meta"), cost.fixed_batch(recipe, size, "meta"))

@@ -13,8 +13,8 @@ cifar10        60,000 of 32 px      the rest / first 10 % of the official train 
 fashion_mnist  70,000 of 28 px      the same
 coil20         1,440 of 128 px      by turntable angle, in steps k of 5 degrees: test k % 4 = 2, held-out k % 8 = 0
 eth80          3,280 of 64 px       by object, of the ten in each category: test 8 and 9, held-out 7
-imagenet_1k    1,331,167            the official train split, whole, as in the papers / part of it / official validation
-                                    split. Known by name and size, so that recipes can be written; not loaded yet
+imagenet_1k    1,331,167            the official train split, whole, as in the papers / every 100th of it / official
+                                    validation split; decoded while it is used (harness/data/large.py), from a folder
 
 Factors: labels are classes; `Images.factors` holds what varies within them, in [-1, 1], circular ones as cosine and
 sine. A view of ETH-80 from above (polar angle 0) is stored with azimuth 0.
@@ -22,8 +22,10 @@ sine. A view of ETH-80 from above (polar angle 0) is stored with azimuth 0.
 
 from pathlib import Path
 
+import torch
+
 from harness import factors
-from harness.data import generated, stored
+from harness.data import generated, large, stored
 from harness.data.images import Images, Splits, moments
 from harness.data.sets import GENERATED, LARGE, NAMES, OWN_PAIRS, SETS, SIZES, SPLITS, VECTORS
 from harness.errors import BadRecipe, DataMissing, UnknownName
@@ -38,7 +40,7 @@ __all__ = [
     "Images",
     "Splits",
     "check",
-    "check_loadable",
+    "check_there",
     "load",
     "revision",
     "shape",
@@ -53,23 +55,25 @@ def load(data: Data, root: Path | None = None) -> Splits:
 
     Errors: UnknownName, BadRecipe (pairs, px or train_images that the set does not have), DataMissing, DataMismatch.
     """
-    check_loadable(data)
     check(data)
     name = data.name
     if name == "factors":
         train, held_out, test = generated.rendered(side(data))
     elif name == "sphere":
         train, held_out, test = generated.drawn()
+    elif name in LARGE:
+        train, held_out, test = large.read(name, root)
     else:
         train, held_out, test = stored.read(name, data.px, root)
     if data.train_images is not None and not 0 < data.train_images <= len(train):
         raise BadRecipe(
             f"data set {name!r}: data.train_images is {data.train_images}, the train split has {len(train)}"
         )
-    mean, std = moments(train.pixels)
+    mean, std = map(torch.tensor, (LARGE[name].mean, LARGE[name].std)) if name in LARGE else moments(train.pixels)
     for images in (train, held_out, test):
         images.pairs = data.pairs
-    classes = {"factors": len(factors.SHAPES), "sphere": 1}.get(name) or SETS[name].classes
+    source = SETS.get(name) or LARGE.get(name)
+    classes = source.classes if source else {"factors": len(factors.SHAPES), "sphere": 1}[name]
     return Splits(
         train.first(data.train_images or len(train)), held_out, test, mean, std, classes, name, revision(name)
     )
@@ -84,25 +88,30 @@ def check(data: Data) -> None:
         raise BadRecipe(f"data set {data.name!r}: data.pairs is {data.pairs!r}, expected one that it has: {offer}")
     if data.px is not None and data.name in VECTORS:
         raise BadRecipe(f"data set {data.name!r}: data.px is {data.px}, expected None: it holds vectors, not images")
+    if data.px is not None and data.name in LARGE:
+        raise BadRecipe(
+            f"data set {data.name!r}: data.px is {data.px}, expected None: its images are decoded while they are used, "
+            "each to the px of its view"
+        )
     if data.px is not None and data.px < 1:
         raise BadRecipe(f"data set {data.name!r}: data.px is {data.px}, expected pixels, or None for the set's own")
 
 
-def check_loadable(data: Data) -> None:
-    """Refuse a set that only recipes and their costs know of. Errors: DataMissing."""
+def check_there(data: Data, root: Path | None = None) -> None:
+    """Refuse a large set that is not in a folder here, before anything is launched; nothing is read.
+
+    Errors: DataMissing.
+    """
     if data.name in LARGE:
-        raise DataMissing(
-            f"data set {data.name!r} cannot be loaded yet, only sets that fit into memory can; `harness show` and "
-            f"`harness cost` know its recipes; sets that load: {', '.join(sorted({*NAMES} - {*LARGE}))}"
-        )
+        large.found(data.name, root)
 
 
 def revision(name: str) -> str:
     """What identifies the content and the splits of a set, without loading it. Errors: UnknownName."""
-    if name not in NAMES:
-        raise UnknownName("data set", name, NAMES)
+    if name not in SIZES:
+        raise UnknownName("data set", name, SIZES)
     if name in LARGE:
-        return f"{LARGE[name][1][:12]}-{SPLITS}"
+        return f"{LARGE[name].hub[1][:12]}-{SPLITS}"
     fingerprint = GENERATED[name] if name in GENERATED else SETS[name].fingerprint
     return f"{fingerprint[:12]}-{SPLITS}"
 
@@ -133,6 +142,13 @@ def whereabouts(root: Path | None = None) -> str:
             (folder for folder, files in stored.local(name, stored.data_root(root)) if all(files.values())), None
         )
         place = f"in {Path(found).parent}" if found else "on the hub" if SETS[name].hub else "missing"
+        places.setdefault(place, []).append(name)
+    for name in LARGE:
+        try:
+            large.found(name, root)
+            place = f"in {stored.data_root(root)}"
+        except DataMissing:
+            place = "missing"
         places.setdefault(place, []).append(name)
     line = "; ".join(f"{place}: {', '.join(sets)}" for place, sets in places.items())
     return line + ("" if stored.data_root(root) else "; HARNESS_DATA is not set")

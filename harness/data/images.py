@@ -30,6 +30,11 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def px(self) -> int:
+        """Side of the images as evaluations see them, in pixels, or the length of the vectors."""
+        return self.pixels.shape[-1]
+
     def rows(self, start: int, stop: int) -> Tensor:
         """The pixels of some images in order: (b, 3, px, px), or (b, n)."""
         return self.pixels[start:stop]

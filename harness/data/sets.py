@@ -88,9 +88,33 @@ SETS = {
     ),
 }
 
-# sets whose images do not fit into memory: repository and commit on the hub (294 + 14 parquet files); the archives are
-# ILSVRC2012_img_train.tar, MD5 1d675b47d978889d74fa0da5fadfb00e, and _val.tar, 29b22e2961454d5413ddabcf34fc5622
-LARGE = {"imagenet_1k": ("ILSVRC/imagenet-1k", "49e2ee26f3810fb5a7536bbf732a7b07389a47b5")}
+
+@dataclass(frozen=True)
+class Large:
+    """A set whose images do not fit into memory (harness/data/large.py); `SIZES` has its train split.
+
+    test: images of its validation split, which tests. hub: repository and commit. mean, std: of its pixels in [0, 1].
+    """
+
+    classes: int
+    test: int
+    hub: tuple[str, str]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+# the archives are ILSVRC2012_img_train.tar, MD5 1d675b47d978889d74fa0da5fadfb00e, and _val.tar,
+# 29b22e2961454d5413ddabcf34fc5622; on the hub they are 294 + 14 parquet files. mean and std are torchvision's, which
+# facebookresearch/vicreg and dino use, too
+LARGE = {
+    "imagenet_1k": Large(
+        1000,
+        50_000,
+        ("ILSVRC/imagenet-1k", "49e2ee26f3810fb5a7536bbf732a7b07389a47b5"),
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    )
+}
 # images of the train split, and their side in pixels (of images of many sizes the side that evaluations see), or the
 # length of its vectors
 SIZES = {
