@@ -75,3 +75,9 @@ def test_no_other_distribution_owns_our_names() -> None:
     from harness.doctor import foreign_owners
 
     assert foreign_owners() == []
+
+
+def test_torchvision_imports_after_somebody_asked_whether_it_is_there() -> None:
+    """As `datasets` does; beside a CPU build of torch only our hook lets it import."""
+    program = "import harness, importlib.util; importlib.util.find_spec('torchvision'); import torchvision"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, cwd=ROOT)
