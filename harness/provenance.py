@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CODE = ("harness", "methods", "sweeps", "slurm")
 ON_THE_PATH = (  # what can change a number; the rest of harness/ only moves or shows numbers
     "api.py", "backbones.py", "colours.py", "data/*.py", "factors.py", "features.py", "feed.py", "interval.py",
-    "optim.py", "processes.py", "recipe.py", "seeding.py", "sphere.py", "tables.py", "train.py", "views.py",
-    "nn/*.py", "evals/*.py",
+    "optim.py", "processes.py", "recipe.py", "seeding.py", "sphere.py", "stream.py", "tables.py", "train.py",
+    "views.py", "nn/*.py", "evals/*.py",
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from harness import allocator, attempts, backbones, checkpoint, data, provenance
 from harness.api import Clock, Method, Step
 from harness.attempts import Place
 from harness.data import Splits
+from harness.data.large import LargeImages
 from harness.errors import BadRecipe, HarnessError, Interrupted, LeaseLost, NotWritable, RunFailed
 from harness.evals import check as check_protocols
 from harness.evals import evaluate
@@ -35,6 +36,7 @@ from harness.recipe import Recipe, check_processes
 from harness.runs import RunDirectory, cancelled, now, read_lines
 from harness.seeding import seed_global
 from harness.signals import Stop
+from harness.stream import Streamed
 
 LOG_EVERY = 50  # steps; at least once per epoch
 LOOK_EVERY = 10  # steps on a GPU, where looking at a loss waits for it; on a CPU each is looked at
@@ -129,7 +131,8 @@ class Attempt:
         self.images = 0
         self.interval = Interval()
         self.low = 0  # logged lines in a row that look collapsed
-        self.feed = Resident(splits, recipe, seed, device)
+        feed = Streamed if isinstance(splits.train, LargeImages) else Resident
+        self.feed = feed(splits, recipe, seed, device)
         self._resume()
 
     # ------------------------------------------------------------------------------------------ state
@@ -196,7 +199,7 @@ class Attempt:
         self.stop = stop
         saved, status, reason = time.monotonic(), "complete", ""
         name = f"{self.recipe.name} seed {self.seed}"
-        with Bar(name, self.steps, self.step, show and rank() == 0) as bar:
+        with contextlib.closing(self.feed), Bar(name, self.steps, self.step, show and rank() == 0) as bar:
             while self.step < self.steps and status == "complete":
                 status, reason = self.one_step(bar)
                 if self.interval.pending:

@@ -5,6 +5,9 @@ import multiprocessing
 import os
 import re
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,17 +17,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from same_end import assert_same_end
 from torch import Tensor
 from torchvision.transforms import v2
 
-from harness import data, registry
+from harness import data, registry, train
 from harness.api import Clock, Draws
-from harness.data import decode
+from harness.data import decode, large
 from harness.data.ahead import Ahead
 from harness.data.large import LargeImages
-from harness.errors import BadRecipe, DataMismatch, DataMissing, HarnessError, RunFailed
+from harness.errors import BadRecipe, DataMismatch, DataMissing, HarnessError, Interrupted, RunFailed
 from harness.recipe import Budget, Data, Recipe, View
+from harness.runs import RunDirectory, read_lines
 from harness.seeding import generator
+from harness.signals import Stop
 from harness.stream import Crops, Streamed
 from harness.views import DRAWN, boxes, make_views
 
@@ -285,6 +291,22 @@ def test_rows_come_in_order_by_blocks(splits: data.Splits, workers: int) -> None
     assert not multiprocessing.active_children()
 
 
+def test_the_blocks_of_one_of_two_processes_are_decoded_ahead(
+    splits: data.Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    monkeypatch.setattr(large, "world_size", lambda: 2)
+    monkeypatch.setattr(large, "Ahead", lambda work, places, workers: made.append(places) or Ahead(work, places, 0))
+    assert isinstance(splits.train, LargeImages)
+    train = replace(splits.train)
+    blocks = [train.rows(start, start + 32) for start in (32, 96)]
+    assert [list(places) for places in made] == [[32, 96]]
+    monkeypatch.undo()
+    assert torch.equal(
+        torch.cat(blocks), torch.cat([replace(splits.train, workers=0).rows(s, s + 32) for s in (32, 96)])
+    )
+
+
 # -------------------------------------------------------------------------------- workers
 
 
@@ -304,6 +326,36 @@ def test_signals_that_end_a_run_do_not_end_its_workers() -> None:
     assert [[int(x) for x in ahead.next()] for _ in range(3)] == [[0, 1], [1, 1], [2, 1]]
     ahead.close()
     assert not child.is_alive()
+
+
+def test_workers_end_with_a_main_process_that_is_killed() -> None:
+    code = (
+        "import multiprocessing, time, torch; from harness.data.ahead import Ahead\n"
+        "if __name__ == '__main__':\n"
+        "    ahead = Ahead(torch.tensor, range(99), 1); ahead.next()\n"
+        "    print(multiprocessing.active_children()[0].pid, flush=True); time.sleep(60)\n"
+    )
+    path = str(Path(__file__).parent.parent)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path}
+    )
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    os.kill(child, 0)  # it lives
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 30
+    while _lives(child) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not _lives(child)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_a_killed_worker_is_one_line() -> None:
@@ -333,6 +385,37 @@ def test_an_error_in_a_worker_is_one_line(workers: int) -> None:
         ahead.next()
     assert one_line(error) == "image 3 is damaged"
     ahead.close()
+
+
+# -------------------------------------------------------------------------------- a whole run
+
+
+class StopAfter(Stop):
+    """Asks to stop when it has been looked at so many times."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+
+    @property
+    def signal(self) -> str:  # type: ignore[override]
+        self.looks -= 1
+        return "SIGTERM" if self.looks < 0 else ""
+
+
+def test_a_run_that_was_interrupted_ends_as_one_that_was_not(folder: Path, tmp_path: Path) -> None:
+    plan = recipe(views=VIEWS[:1])
+    whole = train.run(plan, 0, tmp_path / "whole", data_root=folder, device="cpu", show=False)
+    assert whole["status"] == "complete"
+    assert whole["px"] == 14
+    assert whole["data"] == {"name": "tiny_large", "revision": "000000000000-splits1"}
+    with pytest.raises(Interrupted):
+        train.run(plan, 0, tmp_path / "parts", data_root=folder, device="cpu", show=False, stop=StopAfter(5))
+    parts = train.run(plan, 0, tmp_path / "parts", data_root=folder, device="cpu", show=False)
+    directories = [RunDirectory(tmp_path / place, plan, 0).path for place in ("whole", "parts")]
+    assert_same_end(*directories)
+    starts = [line["step"] for line in read_lines(directories[1] / "attempts.jsonl") if line["event"] == "start"]
+    assert (len(starts), 0 < starts[1] < parts["steps"] == 12) == (2, True)
+    assert not multiprocessing.active_children()
 
 
 # -------------------------------------------------------------------------------- bad input

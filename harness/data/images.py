@@ -44,7 +44,8 @@ class Images:
         if self.pairs in sphere.PRECISION:
             first, second = sphere.pair(len(index), sphere.PRECISION[self.pairs], draws)
             return sphere.observe(first).to(self.pixels.device), sphere.observe(second).to(self.pixels.device)
-        return self.pixels[index], self.partner(index, draws)
+        first = self.pixels[index]
+        return first, first if self.pairs == "augmentation" else self.partner(index, draws)
 
     def partner(self, index: Tensor, draws: Draws) -> Tensor:
         """The second image of the pairs whose first is at `index` (B,): uint8 (B, 3, px, px), as `Data.pairs` says."""
