@@ -258,7 +258,9 @@ def test_factors_can_be_read_from_the_pixels() -> None:
 def test_pairs_by_augmentation_are_the_image_itself() -> None:
     train = data.load(Data(name="digits")).train
     index = torch.tensor([5, 0, 5])
-    assert torch.equal(train.partner(index, draws()), train.pixels[index])
+    first, second = train.elements(index, draws())
+    assert torch.equal(first, train.pixels[index])
+    assert second is first
 
 
 def test_a_latent_change_keeps_four_fifths_of_the_latents_and_draws_the_rest_anew() -> None:

@@ -48,14 +48,12 @@ class Images:
         return first, first if self.pairs == "augmentation" else self.partner(index, draws)
 
     def partner(self, index: Tensor, draws: Draws) -> Tensor:
-        """The second image of the pairs whose first is at `index` (B,): uint8 (B, 3, px, px), as `Data.pairs` says."""
+        """Another image than those at `index` (B,), of the same object or at changed latents: uint8 (B, 3, px, px)."""
         index = index.to(self.pixels.device)
         if self.pairs == "latent_change":
             assert self.latents is not None
             return factors.render(factors.change(self.latents[index], draws), self.pixels.shape[-1])
-        if self.pairs == "same_identity":
-            return self.pixels[self._sibling(index, draws.uniform(len(index)))]
-        return self.pixels[index]
+        return self.pixels[self._sibling(index, draws.uniform(len(index)))]
 
     def _sibling(self, index: Tensor, u: Tensor) -> Tensor:
         """Another position with the same identity, uniformly; the same where this split has no other."""
