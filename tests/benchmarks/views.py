@@ -27,9 +27,11 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
+import harness  # noqa: F401  (first: it makes torchvision importable where its compiled part does not load)
+
+# isort: split
 import torchvision.transforms.v2 as v2
 
-import harness  # noqa: F401  (makes torchvision importable, where its compiled part does not load)
 from harness import allocator
 from harness.api import Draws
 from harness.recipe import View
