@@ -72,13 +72,17 @@ def votes(
     queries = F.normalize(queries.to(device), dim=1)
     near = queries.new_full((len(queries), k), -torch.inf)  # the k largest similarities so far, and whose they are
     whose = torch.zeros(len(queries), k, dtype=torch.int64, device=device)
+    room = queries.new_empty(min(QUERIES, len(queries)) * min(BANK, len(bank)))  # new memory costs time, too
     for start in range(0, len(bank), BANK):
         tile = F.normalize(bank[start : start + BANK].to(device), dim=1)
         owner = labels[start : start + BANK].to(device)
         for rows in (slice(first, first + QUERIES) for first in range(0, len(queries), QUERIES)):
-            values, column = (queries[rows] @ tile.T).topk(min(k, len(tile)), dim=1)
+            block = queries[rows]
+            similar = torch.mm(block, tile.T, out=room[: len(block) * len(tile)].view(len(block), len(tile)))
+            values, column = similar.topk(min(k, len(tile)), dim=1)
             near[rows], place = torch.cat([near[rows], values], dim=1).topk(k, dim=1)
             whose[rows] = torch.cat([whose[rows], owner[column]], dim=1).gather(1, place)
+        del tile  # before the next one is made
     scores = queries.new_zeros(len(queries), classes)
     scores.scatter_add_(1, whose, torch.exp((near - near[:, :1]) / temperature))
     return scores.cpu()
