@@ -174,10 +174,11 @@ def evaluate_again(
     directory, record = finished(recipe, seed, overrides, root)
     import torch
 
-    from harness import data, provenance, train
+    from harness import allocator, data, provenance, train
     from harness.evals import check, evaluate
     from harness.features import extract
 
+    allocator.keep()
     splits = data.load(directory.recipe.data, data_root)
     check(configs, splits)
     encoder = load_encoder(directory, record["px"])

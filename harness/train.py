@@ -77,6 +77,7 @@ def run(
             return record
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         allocator.keep()
+        torch.backends.cudnn.benchmark = True  # steps are all of one shape, so the fastest kernels are looked for once
         try:
             splits = data.load(recipe.data, data_root).to(device)
             attempt = Attempt(directory, splits, device)

@@ -17,7 +17,7 @@ TIMED = ("knn", "linear", "linear_sgd")
 REPEATS, ENOUGH_S = 3, 5.0  # as many times, unless it takes long
 
 
-def timings(protocols: Sequence[ProtocolConfig], splits: Splits, width: int) -> list[dict[str, Any]]:
+def timings(protocols: Sequence[ProtocolConfig], splits: Splits, width: int, device: str) -> list[dict[str, Any]]:
     """Seconds of each k-NN and linear probe among the protocols, fitted on train and used on test.
 
     The features are drawn: a centre for each class and noise around it, (N, width), for the labels of the set.
@@ -30,7 +30,7 @@ def timings(protocols: Sequence[ProtocolConfig], splits: Splits, width: int) -> 
             continue
         seconds: list[float] = []
         while len(seconds) < REPEATS and sum(seconds) < ENOUGH_S:
-            fresh = Features(train, held_out, test, splits.classes)  # what one has fitted, it keeps
+            fresh = Features(train, held_out, test, splits.classes, device=device)  # what one has fitted, it keeps
             begun = time.perf_counter()
             evaluate((config,), fresh, ("test",), network="student")
             seconds.append(time.perf_counter() - begun)

@@ -123,7 +123,7 @@ class Ours:
     def evaluations(self) -> list[dict[str, Any]]:
         """See `evaluation.timings`."""
         evals.check(self.recipe.evals, self.splits)
-        return evaluation.timings(self.recipe.evals, self.splits, self.attempt.method.backbone.width)
+        return evaluation.timings(self.recipe.evals, self.splits, self.attempt.method.backbone.width, self.device)
 
 
 def timed(work: Callable[[], object], n: int, device: str) -> float:

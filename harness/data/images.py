@@ -44,7 +44,7 @@ class Images:
         if self.pairs in sphere.PRECISION:
             first, second = sphere.pair(len(index), sphere.PRECISION[self.pairs], draws)
             return sphere.observe(first).to(self.pixels.device), sphere.observe(second).to(self.pixels.device)
-        first = self.pixels[index]
+        first = self.pixels.index_select(0, index)
         return first, first if self.pairs == "augmentation" else self.partner(index, draws)
 
     def partner(self, index: Tensor, draws: Draws) -> Tensor:
