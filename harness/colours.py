@@ -113,7 +113,9 @@ def from_hue(sixths: Tensor, value: Tensor, chroma: Tensor, out: Tensor | None =
     """Colours of a hue in sixths of a turn, a value and a chroma (= value x saturation): (N, ...) -> (N, 3, ...)."""
     sixths = torch.sub(sixths, (sixths / 6).floor_(), alpha=6)
     made = torch.empty(len(value), 3, *value.shape[1:], device=value.device, dtype=value.dtype) if out is None else out
-    for channel, (corner, sign) in enumerate(((3, 1), (2, -1), (4, -1))):  # where each is lowest, or highest
+    above, below = value + chroma, torch.sub(value, chroma, alpha=2)
+    # where each channel is lowest (red) or highest
+    for channel, corner, base, sign in ((0, 3, below, 1), (1, 2, above, -1), (2, 4, above, -1)):
         far = torch.sub(sixths, corner, out=made[:, channel]).abs_().clamp_(1, 2)
-        torch.addcmul(value - 2 * chroma if sign > 0 else value + chroma, chroma, far, value=sign, out=far)
+        torch.addcmul(base, chroma, far, value=sign, out=far)
     return made

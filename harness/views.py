@@ -89,7 +89,9 @@ def _stacks(
             made += batches
             continue
         B, _, H, W = shape
-        drawn = [draw(view, B, H, W, draws) for view in looks]
+        numbers = [draws.uniform(B, DRAWN, on_cpu=True) for _ in looks]
+        alike = groupby(zip(looks, numbers, strict=True), _settings)
+        drawn = [draw(view, torch.cat([u for _, u in same]), H, W) for view, same in alike]
         params = Params(*(torch.cat([getattr(one, f.name) for one in drawn]) for f in fields(Params)))
         distinct = list({id(batch): batch for batch in batches}.values())  # two views of one batch share its pixels
         starts = {id(batch): B * i for i, batch in enumerate(distinct)}
@@ -102,6 +104,11 @@ def _stacks(
             normalise(apply(params[part], pixels, source[part], px, cropped, out=out[part]), mean, std)
         made += [out[start : start + B] for start in range(0, len(source), B)]
     return made
+
+
+def _settings(drawn: tuple[View, Tensor]) -> View:
+    """What views must share for their parameters to be made at once."""
+    return replace(drawn[0], source=0, count=1, role="")
 
 
 def plain(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -124,9 +131,8 @@ def blur_taps(px: int) -> int:
 # ---------------------------------------------------------------------------------------------- parameters
 
 
-def draw(view: View, B: int, H: int, W: int, draws: Draws) -> Params:
-    """Parameters of one view for B images of H x W pixels, on the CPU."""
-    u = draws.uniform(B, DRAWN, on_cpu=True)
+def draw(view: View, u: Tensor, H: int, W: int) -> Params:
+    """Parameters of one view for B images of H x W pixels, from numbers u (B, DRAWN), on the CPU."""
     rest = u[:, 2 * TRIES :]
     strength = torch.tensor(view.jitter, dtype=u.dtype)
     factors = torch.empty_like(rest[:, 4:8])
@@ -192,8 +198,9 @@ def apply(
     order, jitter = colours.plan(params.jitter, params.factors, params.order)
     params = params[order]
     chosen = [getattr(params, step).nonzero()[:, 0] for step in ("flip", "grey", "blur", "solarize")]
+    chosen += by_size(params.box, px)
     device = pixels.device
-    source, back, box, mirrored, flip, grey, blurred, solar = _send(
+    source, back, box, mirrored, flip, grey, blurred, solar, *sizes = _send(
         device, source[order], order.argsort(), params.box, params.flip.long(), *chosen
     )
     factor, share, turns, sigma = _send(device, jitter.factor, jitter.share, jitter.turns, params.sigma[chosen[2]])
@@ -203,7 +210,7 @@ def apply(
         x.index_copy_(0, flip, x.index_select(0, flip).flip(3))
         x = x.float().div_(255)
     else:
-        x = crop(x, box, mirrored, px)
+        x = crop(x, box, mirrored, px, *sizes)
     colours.jitter(x, replace(jitter, factor=factor, share=share, turns=turns))
     if len(grey):
         x.index_copy_(0, grey, colours.luminance(x.index_select(0, grey)).expand(-1, 3, -1, -1))
@@ -215,16 +222,40 @@ def apply(
     return torch.index_select(x, 0, back, out=out)
 
 
-def crop(pixels: Tensor, box: Tensor, flip: Tensor, px: int) -> Tensor:
-    """The boxes of uint8 (N, 3, H, W), resized with antialias, mirrored where flip (N,) is 1: float32 of [0, 1]."""
+def by_size(box: Tensor, px: int) -> tuple[Tensor, Tensor]:
+    """Which of the boxes (N, 4), on the CPU, have a side longer than px and so are shrunk, and which have none."""
+    shrunk = (box[:, 2:] > px).any(dim=1)
+    return shrunk.nonzero()[:, 0], (~shrunk).nonzero()[:, 0]
+
+
+def crop(pixels: Tensor, box: Tensor, flip: Tensor, px: int, shrunk: Tensor, others: Tensor) -> Tensor:
+    """The boxes of uint8 (N, 3, H, W), resized with antialias, mirrored where flip (N,) is 1: float32 of [0, 1].
+
+    shrunk, others: see `by_size`.
+    """
+    parts = [(at, resized) for at, resized in ((shrunk, _shrunk), (others, _magnified)) if len(at)]
+    if len(parts) == 1:
+        return parts[0][1](pixels, box, flip, px)
+    made = torch.empty(len(pixels), 3, px, px, device=pixels.device)
+    for at, resized in parts:
+        made.index_copy_(0, at, resized(pixels.index_select(0, at), box[at], flip[at], px))
+    return made
+
+
+def _magnified(pixels: Tensor, box: Tensor, flip: Tensor, px: int) -> Tensor:
+    """Each pixel of the result lies between two by two of the source; those of the edge are repeated."""
+    (top, left, height, width), (H, W) = box.unbind(dim=1), pixels.shape[2:]
+    y = _centres(top, height, torch.zeros_like(flip), px)
+    x = _centres(left, width, flip, px)
+    y = y.clamp(top[:, None] + 0.5, (top + height)[:, None] - 0.5).mul_(2 / H).sub_(1)
+    x = x.clamp(left[:, None] + 0.5, (left + width)[:, None] - 0.5).mul_(2 / W).sub_(1)
+    grid = torch.stack([x[:, None].expand(-1, px, -1), y[:, :, None].expand(-1, -1, px)], dim=3)
+    return F.grid_sample(pixels.float().div_(255), grid, padding_mode="border", align_corners=False)
+
+
+def _shrunk(pixels: Tensor, box: Tensor, flip: Tensor, px: int) -> Tensor:
+    """Each pixel of the result is a weighted mean of as many of the source as it covers."""
     top, left, height, width = box.unbind(dim=1)
-    if max(pixels.shape[2:]) <= px:  # no box is reduced: each pixel lies between two by two, the edge's are repeated
-        y = _centres(top, height, torch.zeros_like(flip), px)
-        x = _centres(left, width, flip, px)
-        y = y.clamp(top[:, None] + 0.5, (top + height)[:, None] - 0.5).mul_(2 / pixels.shape[2]).sub_(1)
-        x = x.clamp(left[:, None] + 0.5, (left + width)[:, None] - 0.5).mul_(2 / pixels.shape[3]).sub_(1)
-        grid = torch.stack([x[:, None].expand(-1, px, -1), y[:, :, None].expand(-1, -1, px)], dim=3)
-        return F.grid_sample(pixels.float().div_(255), grid, padding_mode="border", align_corners=False)
     rows = _resizing(top, height, torch.zeros_like(flip), pixels.shape[2], px)
     columns = _resizing(left, width, flip, pixels.shape[3], px)
     return _two_sided(rows, columns.div_(255), pixels.float())

@@ -29,6 +29,10 @@ def draws(seed: int = 0, **options: Any) -> Draws:
     return Draws(torch.Generator().manual_seed(seed), **options)
 
 
+def drawn(view: View, B: int, H: int, W: int, numbers: Draws) -> views.Params:
+    return views.draw(view, numbers.uniform(B, views.DRAWN, on_cpu=True), H, W)
+
+
 def photos(B: int, H: int, W: int, seed: int = 0) -> Tensor:
     """Smooth colours and noise, with black, white and grey areas, where saturation and hue are undefined."""
     generator = torch.Generator().manual_seed(seed)
@@ -60,8 +64,8 @@ def jittered(x: Tensor, factors: Tensor, order: Tensor) -> Tensor:
 def test_crop_resize_and_flip_equal_torchvision(H: int, W: int, px: int) -> None:
     B = 24
     x = photos(B, H, W)
-    params = views.draw(View(px=px, flip=0.5), B, H, W, draws())
-    made = views.crop(x, params.box, params.flip.long(), px)
+    params = drawn(View(px=px, flip=0.5), B, H, W, draws())
+    made = views.crop(x, params.box, params.flip.long(), px, *views.by_size(params.box, px))
     for image, (top, left, height, width), flip, got in zip(x, params.box.tolist(), params.flip, made, strict=True):
         want = TF.resized_crop(image.float() / 255, top, left, height, width, [px, px], antialias=True)
         want = TF.horizontal_flip(want) if flip else want
@@ -72,7 +76,8 @@ def test_crop_resize_and_flip_equal_torchvision(H: int, W: int, px: int) -> None
 @pytest.mark.parametrize("box", [(0, 0, 1, 1), (31, 31, 1, 1), (0, 0, 32, 1), (5, 7, 2, 20), (0, 0, 32, 32)])
 def test_crop_of_extreme_boxes_equals_torchvision(box: tuple[int, int, int, int]) -> None:
     x = photos(2, 32, 32)
-    made = views.crop(x, torch.tensor([box, box]), torch.tensor([0, 0]), 16)
+    boxes = torch.tensor([box, box])
+    made = views.crop(x, boxes, torch.tensor([0, 0]), 16, *views.by_size(boxes, 16))
     assert largest(made, TF.resized_crop(x.float() / 255, *box, [16, 16], antialias=True)) < EXACT
 
 
@@ -102,7 +107,7 @@ def test_each_colour_operation_equals_torchvision(kind: int) -> None:
 def test_colour_jitter_equals_torchvision_in_all_24_orders() -> None:
     orders = torch.tensor(list(itertools.permutations(range(4))))
     x = photos(24, 24, 24)
-    factors = views.draw(View(px=24, jitter=(0.8, 0.8, 0.8, 0.2)), 24, 24, 24, draws()).factors
+    factors = drawn(View(px=24, jitter=(0.8, 0.8, 0.8, 0.2)), 24, 24, 24, draws()).factors
     made = jittered(x, factors, orders)
     for image, factor, order, got in zip(x.float() / 255, factors.tolist(), orders.tolist(), made, strict=True):
         for kind in order:
@@ -115,7 +120,7 @@ def test_jitter_that_leaves_some_kinds_alone_equals_torchvision(idle: tuple[bool
     orders = torch.tensor(list(itertools.permutations(range(4))))
     x = photos(24, 16, 16, 1)
     strength = [0.0 if none else 0.5 for none in idle]
-    factors = views.draw(View(px=16, jitter=tuple(strength)), 24, 16, 16, draws(1)).factors  # type: ignore[arg-type]
+    factors = drawn(View(px=16, jitter=tuple(strength)), 24, 16, 16, draws(1)).factors  # type: ignore[arg-type]
     made = jittered(x, factors, orders)
     for image, factor, order, got in zip(x.float() / 255, factors.tolist(), orders.tolist(), made, strict=True):
         for kind in order:
@@ -154,7 +159,7 @@ def test_grey_and_solarize_equal_torchvision() -> None:
 def test_a_whole_view_equals_torchvision_image_by_image() -> None:
     B = 48
     x = photos(B, 32, 32)
-    params = views.draw(EVERYTHING, B, 32, 32, draws(3))
+    params = drawn(EVERYTHING, B, 32, 32, draws(3))
     made = views.apply(params, x, torch.arange(B), 24)
     for b in range(B):
         want = TF.resized_crop(x[b].float() / 255, *params.box[b].tolist(), [24, 24], antialias=True)
@@ -191,7 +196,7 @@ def test_boxes_are_distributed_as_torchvisions(
     transform = v2.RandomResizedCrop(8, scale=scale, ratio=ratio)
     theirs = [transform.make_params([torch.empty(3, H, W)]) for _ in range(n)]
     want = torch.tensor([[p["top"], p["left"], p["height"], p["width"]] for p in theirs]).double()
-    got = views.draw(View(px=8, scale=scale, ratio=ratio), n, H, W, draws()).box.double()
+    got = drawn(View(px=8, scale=scale, ratio=ratio), n, H, W, draws()).box.double()
     for measure in (
         lambda box: box[:, 2] * box[:, 3],
         lambda box: box[:, 3] / box[:, 2],
@@ -204,7 +209,7 @@ def test_boxes_are_distributed_as_torchvisions(
 
 def test_choices_strengths_and_orders_are_distributed_as_asked() -> None:
     n = 20_000
-    params = views.draw(EVERYTHING, n, 32, 32, draws())
+    params = drawn(EVERYTHING, n, 32, 32, draws())
     for chosen, p in (
         (params.flip, 0.5),
         (params.jitter, 0.8),
@@ -220,7 +225,7 @@ def test_choices_strengths_and_orders_are_distributed_as_asked() -> None:
     counts = (params.order * torch.tensor([64, 16, 4, 1])).sum(1).bincount()
     assert chisquare(counts[counts > 0].numpy()).pvalue > 0.01
     assert (counts > 0).sum() == 24
-    strong = views.draw(View(px=8, jitter=(2.0, 0, 0, 0)), n, 32, 32, draws()).factors[:, 0]
+    strong = drawn(View(px=8, jitter=(2.0, 0, 0, 0)), n, 32, 32, draws()).factors[:, 0]
     assert strong.min() >= 0  # torchvision: from max(0, 1 - strength)
     assert strong.mean().item() == pytest.approx(1.5, abs=0.02)
 
