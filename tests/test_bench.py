@@ -47,6 +47,7 @@ def test_rates_are_those_of_the_seconds_and_efficiency_is_full_over_bare(found: 
     assert shown["efficiency"]["median"] == pytest.approx(ours["bare"] / ours["full"])
     assert shown["rest"] == pytest.approx(1 - (ours["bare"] + ours["views"]) / ours["full"])
     at_64 = replace(VICREG, budget=replace(VICREG.budget, batch=64))
+    assert shown["ceiling_tflops"] > 0
     assert shown["tflops"] == pytest.approx(cost.of(at_64).step_flops / ours["bare"] / 1e12)
     theirs = {part: median(seconds) for part, seconds in shown["seconds_a_step"]["plain"].items()}
     assert shown["against"]["plain"]["ratio"]["median"] == pytest.approx(theirs["full"] / ours["full"])

@@ -58,8 +58,8 @@ class Rounds:
 class Bench:
     """What was found. seconds: of a step of each part; others: of each library's `bare` and `full` steps.
 
-    step_flops: of one step at this batch. views: of each image. evaluations: see `evaluation.timings`. encode: seconds
-    of the encoder's features of one batch.
+    step_flops: of one step at this batch. ceiling: FLOP/s of a large matrix product. views: of each image.
+    evaluations: see `evaluation.timings`. encode: seconds of the encoder's features of one batch.
     """
 
     recipe: Recipe
@@ -68,6 +68,7 @@ class Bench:
     steps: int
     seconds: dict[str, Rounds]
     step_flops: int
+    ceiling: float
     memory: int
     found: dict[str, Any]
     encode: float
@@ -96,6 +97,7 @@ class Bench:
             "views_per_s": self.seconds["views"].per(batch * self.views).to_data(),
             "bare_images_per_s": bare.per(batch).to_data(),
             "tflops": self.step_flops / bare.median / 1e12,
+            "ceiling_tflops": self.ceiling / 1e12,
             "full_images_per_s": full.per(batch).to_data(),
             "efficiency": _efficiency(self.seconds),
             "data_wait": Rounds(tuple(self.found["data_wait"])).to_data(),
@@ -184,7 +186,7 @@ def bench(
         for number in range(repeats):
             for name, part, turn in turns if number % 2 == 0 else reversed(turns):  # none is always the first
                 seconds[name, part].append(turn(part, steps))
-        memory, found, encode = ours("memory"), ours("found"), ours("encode")
+        memory, found, encode, ceiling = ours("memory"), ours("found"), ours("encode"), ours("ceiling")
         evaluations = ours("evaluations") if evaluate else []
     of = {
         name: {part: Rounds(tuple(s)) for (whose, part), s in seconds.items() if whose == name} for name, _ in seconds
@@ -196,6 +198,7 @@ def bench(
         steps,
         of.pop("ours"),
         flops,
+        ceiling,
         memory,
         found,
         encode,

@@ -90,6 +90,12 @@ class Ours:
         logged = timed(self._one_step, 1, self.device)
         return plain + self.logged_share * (logged - plain)
 
+    def ceiling(self) -> float:
+        """FLOP/s of a product of two large matrices in the recipe's precision: what no network can exceed."""
+        n = 8192 if self.device.startswith("cuda") else 1024
+        a = torch.rand(n, n, device=self.device, dtype=getattr(torch, self.recipe.precision))
+        return 2 * n**3 / min(timed(lambda: a @ a, 5, self.device) for _ in range(WARM_UP + 3))
+
     def _one_step(self) -> None:
         status, reason = self.attempt.one_step(self.bar)
         if status == "diverged":
