@@ -152,7 +152,13 @@ def test_a_plan_with_a_mistake(text: str, error: type, says: str, tmp_path: Path
 def test_a_plan_that_does_not_exist() -> None:
     with pytest.raises(UnknownName, match=r"no plan 'dmo'; did you mean 'demo'\?"):
         fill.read_plan("dmo")
-    assert len(fill.read_plan("demo")) >= 1
+
+
+@pytest.mark.parametrize("name", [path.stem for path in (registry.ROOT / "sweeps").glob("*.toml")])
+def test_the_plans_that_are_shipped(name: str) -> None:
+    wanted = [item.recipe for items, _ in fill.read_plan(name) for item in items]
+    assert set(wanted) <= set(registry.recipe_names())
+    assert len(wanted) > 1
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # workers outlive who started them
