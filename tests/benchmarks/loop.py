@@ -3,7 +3,7 @@
     python tests/benchmarks/loop.py
     python tests/benchmarks/loop.py --against lightly,solo-learn
 
-SimCLR on CIFAR-10 (HARNESS_DATA, or the hub) with solo-learn's views; one `harness bench` each, whose --help says how
+SimCLR on CIFAR-10 (HARNESS_DATA, or the hub) with solo-learn's views, or another --recipe; one `harness bench` each, whose --help says how
 to have the libraries.
 """
 
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-RECIPE = "simclr_cifar10_r18_e200"
 VIT = "(('img_size',32),('patch_size',4),('embed_dim',192),('depth',6),('num_heads',3))"
 ENCODERS = {  # settings, and images of a step: those that take seconds on a laptop
     "4 convolutions": (("encoder.name=convnet",), 256),
@@ -25,8 +24,8 @@ ENCODERS = {  # settings, and images of a step: those that take seconds on a lap
 }
 
 
-def bench(settings: tuple[str, ...], batch: int, more: list[str]) -> dict[str, Any]:
-    words = ["bench", RECIPE, "--batch", str(batch), "--format", "json", "--no-evals", *more]
+def bench(recipe: str, settings: tuple[str, ...], batch: int, more: list[str]) -> dict[str, Any]:
+    words = ["bench", recipe, "--batch", str(batch), "--format", "json", "--no-evals", *more]
     words += [word for setting in settings for word in ("--set", setting)]
     done = subprocess.run([sys.executable, "-m", "harness", *words], cwd=ROOT, stdout=subprocess.PIPE, check=True)
     return dict(json.loads(done.stdout))
@@ -39,6 +38,7 @@ def spread(figure: dict[str, float], form: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--against", default="")
+    parser.add_argument("--recipe", default="simclr_cifar10_r18_e200", help="one with a ResNet-18")
     parser.add_argument("--repeats", default="5")
     parser.add_argument("--only", choices=ENCODERS, nargs="*", default=list(ENCODERS))
     arguments = parser.parse_args()
@@ -50,7 +50,9 @@ def main() -> None:
     found: dict[str, Any] = {}
     for encoder in arguments.only:
         settings, batch = ENCODERS[encoder]
-        found = bench(settings, batch, ["--repeats", arguments.repeats, "--against", arguments.against])
+        found = bench(
+            arguments.recipe, settings, batch, ["--repeats", arguments.repeats, "--against", arguments.against]
+        )
         row = [encoder, str(batch), f"{found['views_per_s']['median']:,.0f}"]
         row += [f"{found[name]['median']:,.1f}" for name in ("bare_images_per_s", "full_images_per_s")]
         row += [spread(found["efficiency"], ".2f"), f"{found['memory_bytes'] / 2**20:,.0f}"]
