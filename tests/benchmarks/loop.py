@@ -3,8 +3,8 @@
     python tests/benchmarks/loop.py
     python tests/benchmarks/loop.py --against lightly,solo-learn
 
-SimCLR on CIFAR-10 (HARNESS_DATA, or the hub) with solo-learn's views, or another --recipe; one `harness bench` each, whose --help says how
-to have the libraries.
+SimCLR on CIFAR-10 (HARNESS_DATA, or the hub) with solo-learn's views, or another --recipe; one `harness bench` each,
+whose --help says how to have the libraries.
 """
 
 import argparse
