@@ -126,12 +126,12 @@ def peak() -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", choices=[*CASES, []], default=list(CASES))
+    parser.add_argument("cases", nargs="*", choices=[*CASES, []], default=[])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     asked = parser.parse_args()
     say("| work | by | seconds | ratio | more memory, MiB |\n| --- | --- | --- | --: | --: |")
-    for case in asked.cases:
+    for case in asked.cases or CASES:
         for title, make in CASES[case].items():
             torch.manual_seed(1)
             works = make(asked.device)
