@@ -1,7 +1,7 @@
 """Memory that a step frees on the CPU, and the next step needs again, stays with the process.
 
 glibc gives blocks of some hundred kilobytes and more back to the kernel when they are freed, and the kernel clears
-every page anew when they are asked for again: for small networks that costs more than some of their layers.
+every page anew when they are asked for again: a fifth of a small network's step (tests/benchmarks/README.md).
 """
 
 import ctypes

@@ -91,7 +91,7 @@ def sphere(method: MethodConfig, *, pairs: str, steps: int) -> Recipe:
 
 
 def bf16(recipe: Recipe) -> Recipe:
-    """The same in bfloat16: for GPUs, where it takes about half the time."""
+    """The same in bfloat16, for GPUs."""
     return replace(recipe, precision="bfloat16")
 
 
