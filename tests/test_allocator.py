@@ -11,8 +11,9 @@ import resource, torch
 from harness import allocator
 {keep}
 def step():
-    return [torch.ones(2**21) for _ in range(8)][0].sum()
-step()
+    return [torch.ones(10 * 2**20) for _ in range(2)][0].sum()
+for _ in range(4):  # until the heap is as large as it gets
+    step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5):
     step()
@@ -21,7 +22,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def faults(keep: str, **environment: str) -> int:
-    """Page faults of five steps that hold and free eight blocks of 8 MiB, in a process of its own."""
+    """Page faults of five steps that hold and free two blocks of 40 MiB, in a process of its own.
+
+    Above 32 MiB glibc never learns by itself to keep them.
+    """
     code = FAULTS.format(keep=keep)
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     return int(found.stdout)
