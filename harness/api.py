@@ -44,7 +44,11 @@ class Requirements:
         views of role "local" may follow.
     sources: element of the pair each view is taken from; with pairs by augmentation both elements are one image.
     min_batch: fewest images per step for the loss to be defined.
-    batch_divisor: the global batch must be a multiple of this.
+    batch_divisor: the global batch must be a multiple of this (sub-batches).
+    batch_divides: this must be a multiple of the global batch (a queue, which takes whole batches).
+    index: `Batch.index` must name images, so the data set must hold images or vectors that come again.
+    labels: the method reads `Batch.labels`, so it is no self-supervised one; its rows in tables say so.
+    patches: the encoder must begin with a patch embedding, as a ViT does (`Backbone.patches`).
     """
 
     views: tuple[str, ...] = ("global", "global")
@@ -52,6 +56,18 @@ class Requirements:
     local_views: bool = False
     min_batch: int = 2
     batch_divisor: int = 1
+    batch_divides: int | None = None
+    index: bool = False
+    labels: bool = False
+    patches: bool = False
+
+
+@dataclass(frozen=True)
+class TrainSet:
+    """What a method may know of the train split before it sees it: how many images, of how many classes."""
+
+    images: int
+    classes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,18 +75,19 @@ class MethodConfig(ABC):
     """Hyper-parameters of a method. Subclasses are named `Config`, frozen, and default to the published values."""
 
     title: ClassVar[str]  # as the paper spells it
+    projects: ClassVar[bool] = False  # whether steps hold `projections`, so that `Wrapped` may add a term of them
 
     @property
     def label(self) -> str:
         """The row of a table; a method with variants says here which one it is."""
-        return self.title
+        return f"{self.title} (labels)" if self.requirements().labels else self.title
 
     def requirements(self) -> Requirements:
         return Requirements()
 
     @abstractmethod
-    def build(self, backbone: "Backbone") -> "Method[Any]":
-        """The method around an initialised backbone."""
+    def build(self, backbone: "Backbone", train: TrainSet) -> "Method[Any]":
+        """The method around an initialised backbone. Errors: ValueError, in one line, for what cannot be built."""
 
     def weights(self) -> dict[str, float]:
         """The values of the coefficients, for the logs; a method that wraps another adds the other's."""
@@ -153,12 +170,14 @@ class Batch:
     """views: images (B, 3, H, W), normalised, ordered as `Requirements.views`, then local ones; or vectors (B, n).
 
     index: (B,) positions in the train split; they name nothing where every step draws its pairs anew.
+    labels: (B,) classes, for methods whose requirements ask for them; None for all others.
     """
 
     views: list[Tensor]
     index: Tensor
     clock: Clock
     draws: Draws
+    labels: Tensor | None = None
 
 
 @dataclass
@@ -171,6 +190,7 @@ class Step:
     features: (B, width) backbone output of one view, for the online probe.
     embedding: (B, D) what the loss sees, for the collapse diagnostics.
     diagnostics: further scalars worth a curve.
+    projections: (B, D) what the loss compares, of each global view, with gradient; if the config `projects`.
     """
 
     loss: Tensor
@@ -178,6 +198,7 @@ class Step:
     features: Tensor
     embedding: Tensor
     diagnostics: dict[str, Tensor] = field(default_factory=dict)
+    projections: tuple[Tensor, ...] = ()
 
 
 # ---------------------------------------------------------------------------------------------- the method
@@ -188,6 +209,11 @@ class Backbone(nn.Module):
 
     width: int
     parts: int = 1
+
+    @property
+    def patches(self) -> nn.Module:
+        """What turns an image into tokens. Errors: ValueError where there is none."""
+        raise ValueError("the encoder has no patch embedding; use a ViT")
 
 
 @dataclass
@@ -233,7 +259,7 @@ class Method(nn.Module, ABC, Generic[ConfigT]):
 
 
 class JointEmbedding(Method[ConfigT]):
-    """A method that compares two embeddings. AdaSSL puts an edit between `embed` and `compare` (DESIGN 4: Wrapped)."""
+    """A method that compares two embeddings. AdaSSL puts an edit between `embed` and `compare`."""
 
     embedding_width: int
 
@@ -248,3 +274,40 @@ class JointEmbedding(Method[ConfigT]):
     @abstractmethod
     def compare(self, predicted: tuple[Tensor, Tensor], targets: tuple[Tensor, Tensor]) -> Tensor:
         """Loss of predictions (a from b, b from a), each (B, D), against the targets (a, b)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrappedConfig(MethodConfig):
+    """A method around another one, `base`: what it does not say itself is the base's."""
+
+    base: MethodConfig
+
+    @property
+    def label(self) -> str:
+        return f"{self.title} ({self.base.label})"
+
+    def requirements(self) -> Requirements:
+        return self.base.requirements()
+
+    def weights(self) -> dict[str, float]:
+        return self.base.weights() | super().weights()
+
+
+class Wrapped(Method[ConfigT]):
+    """See `WrappedConfig`. The parameters that it adds are a group of their own."""
+
+    def __init__(self, config: ConfigT, base: Method[Any]) -> None:
+        super().__init__(config, base.backbone)
+        self.base = base
+
+    def after_step(self, clock: Clock) -> None:
+        self.base.after_step(clock)
+
+    def param_groups(self) -> list[ParamGroup]:
+        groups = self.base.param_groups()
+        theirs = {id(p) for group in groups for p in group.params}
+        added = [p for p in self.parameters() if p.requires_grad and id(p) not in theirs]
+        return [*groups, ParamGroup(added)] if added else groups
+
+    def encoder(self) -> tuple[str, nn.Module]:
+        return self.base.encoder()

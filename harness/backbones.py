@@ -65,6 +65,11 @@ class TimmBackbone(Backbone):
     def forward(self, x: Tensor) -> Tensor:
         return in_parts(self.model, x, self.parts)
 
+    @property
+    def patches(self) -> nn.Module:
+        found = getattr(self.model, "patch_embed", None)
+        return found if isinstance(found, nn.Module) else super().patches
+
 
 class MLPBackbone(Backbone):
     def __init__(self, inputs: int, widths: tuple[int, ...]) -> None:
@@ -115,6 +120,15 @@ def build(encoder: Encoder, px: int, *more_px: int, vectors: bool = False) -> Ba
             f"encoder {encoder.name!r} with {dict(encoder.options)} cannot take images of {sides} px: {error}; "
             "a ViT takes several sizes with the option dynamic_img_size=True"
         ) from error
+
+
+def has_patches(encoder: Encoder) -> bool:
+    """Whether `Backbone.patches` will be there, without weights or memory; False for what cannot be built."""
+    try:
+        with torch.device("meta"):
+            return hasattr(timm.create_model(encoder.name, num_classes=0, **dict(encoder.options)), "patch_embed")
+    except (TypeError, ValueError, RuntimeError, AssertionError):
+        return False
 
 
 def export(backbone: nn.Module, encoder: Encoder, path: Path) -> str:

@@ -15,7 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness import backbones, data
-from harness.api import Batch, Clock, Draws, Method
+from harness.api import Batch, Clock, Draws, Method, TrainSet
 from harness.errors import BadRecipe
 from harness.recipe import Recipe
 from harness.seeding import generator
@@ -65,7 +65,7 @@ def build(recipe: Recipe, device: str) -> Method[Any]:
             sides, vectors = (view.px for view in recipe.views), recipe.data.name in data.VECTORS
             backbone = backbones.build(recipe.encoder, data.side(recipe.data), *sides, vectors=vectors)
             backbone.parts = recipe.budget.accumulate
-            return recipe.method.build(backbone)
+            return recipe.method.build(backbone, TrainSet(data.train_size(recipe.data), data.classes(recipe.data)))
     except ValueError as error:
         raise BadRecipe(f"recipe {recipe.name!r}: {error}") from error
 
@@ -75,7 +75,9 @@ def fixed_batch(recipe: Recipe, size: int, device: str) -> Batch:
     sides = [view.px for view in recipe.views for _ in range(view.count)]
     views = [torch.rand(size, *data.shape(recipe.data, px), device=device) for px in sides]
     draws = Draws(generator(0, "method", 0), device)
-    return Batch(views, torch.arange(size, device=device), Clock(0, max(1, steps_of(recipe)), 1), draws)
+    index = torch.arange(size, device=device)
+    labels = index % data.classes(recipe.data) if recipe.method.requirements().labels else None
+    return Batch(views, index, Clock(0, max(1, steps_of(recipe)), 1), draws, labels)
 
 
 def steps_of(recipe: Recipe) -> int:

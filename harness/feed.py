@@ -20,6 +20,7 @@ class Resident:
 
     def __init__(self, splits: Splits, recipe: Recipe, seed: int, device: torch.device | str) -> None:
         self.splits, self.recipe, self.seed, self.device = splits, recipe, seed, device
+        self.labelled = recipe.method.requirements().labels
         self.order: tuple[int, Tensor] = (-1, torch.empty(0))  # epoch and its permutation
 
     def batch(self, clock: Clock) -> tuple[Batch, Tensor]:
@@ -35,7 +36,8 @@ class Resident:
             for what in ("pairs", "views", "method")
         )
         views = make_views(train.elements(index, pairs), self.recipe.views, looks, self.splits.mean, self.splits.std)
-        return Batch(views, index, clock, inner), train.labels[index]
+        labels = train.labels[index]
+        return Batch(views, index, clock, inner, labels if self.labelled else None), labels
 
     def close(self) -> None:
         """Nothing here works ahead."""

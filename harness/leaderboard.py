@@ -132,6 +132,11 @@ def is_baseline(label: str, encoder: str) -> bool:
     return label == "Untrained" or encoder == "pixels"
 
 
+def is_labelled(label: str) -> bool:
+    """Rows of methods that read labels: what the others are held against, not among (`MethodConfig.label`)."""
+    return label.endswith("(labels)")
+
+
 def measures(board: "pandas.DataFrame", *, scores: bool) -> list[str]:
     """The columns with a number in them: those that rank, or those that describe. Costs are neither."""
     names = [name for name in dict.fromkeys(board.columns.get_level_values(0)) if name != "runs" and name not in COSTS]
@@ -202,13 +207,15 @@ def views(board: "pandas.DataFrame", *, scores: bool = True) -> Iterator[View]:
         if not columns and not scores:
             continue
         digits = {name: 1 if rows[name, "error"].notna().any() else 3 for name in columns}  # percent, or of order one
-        best = {name: round(rows[name, "mean"].max(), digits[name]) for name in columns}
+        competing = rows[[not is_labelled(label) for label in rows.index.get_level_values("label")]]
+        best = {name: round(competing[name, "mean"].max(), digits[name]) for name in columns}
         lines = []
         for key, row in zip(rows.index, rows.to_dict("records"), strict=True):
             named = dict(zip(ROW, key, strict=True))
             cells = [(str(named[k]), False) for k in keys] + [(_runs(row), False)]
+            competes = scores and not is_labelled(named["label"])
             for name in columns:
-                top = scores and round(row[name, "mean"], digits[name]) == best[name]
+                top = competes and round(row[name, "mean"], digits[name]) == best[name]
                 cells.append((_cell(row, name, digits[name]), bool(top)))
             cells += [(_cost(row, name), False) for name in COSTS if scores]
             lines.append(Line(key, tuple(cells), is_baseline(named["label"], named["encoder"])))
@@ -246,6 +253,8 @@ def _footnotes(rows: "pandas.DataFrame", columns: list[str]) -> Iterator[str]:
         yield f"± is the spread over seeds; the test set's own sampling error is {span} points at its largest"
     if any(is_baseline(key[1], key[2]) for key in rows.index):
         yield "rows in italics learn nothing; a method has to beat them"
+    if any(is_labelled(key[1]) for key in rows.index):
+        yield "rows with (labels) read what the others may not; they are a ceiling, and never the best of a column"
     if rows["runs", "collapsed"].sum():
         yield "collapsed runs count in the means"
 

@@ -236,6 +236,22 @@ def check(recipe: Recipe) -> None:
         raise BadRecipe(
             f"{where}: batch {budget.batch} is not a multiple of {needs.batch_divisor}, as {recipe.method.label} needs"
         )
+    if needs.batch_divides and needs.batch_divides % budget.batch:
+        raise BadRecipe(
+            f"{where}: batch {budget.batch} does not divide {needs.batch_divides}, the queue of {recipe.method.label}; "
+            "change budget.batch or method.queue"
+        )
+    if needs.index and recipe.data.name in data.VECTORS:
+        raise BadRecipe(
+            f"{where}: {recipe.method.label} remembers images by their index, and data set {recipe.data.name!r} draws "
+            "its pairs anew in each step; use another data set"
+        )
+    if needs.labels and data.classes(recipe.data) < 2:
+        raise BadRecipe(
+            f"{where}: {recipe.method.label} learns from labels, and data set {recipe.data.name!r} has none"
+        )
+    if needs.patches:
+        _check_patches(recipe)
     offered = [(view.role, view.source) for view in recipe.views for _ in range(view.count)]
     wanted = list(zip(needs.views, needs.sources, strict=True))
     extra = offered[len(wanted) :]
@@ -270,6 +286,17 @@ def _check_vectors(recipe: Recipe, length: int) -> None:
                 f"{where}; views.{i} would change images, expected px={length}, scale=(1.0, 1.0), ratio=(1.0, 1.0) "
                 "and no augmentation"
             )
+
+
+def _check_patches(recipe: Recipe) -> None:
+    """Errors: BadRecipe for an encoder that does not begin with a patch embedding."""
+    from harness import backbones  # late, it needs timm
+
+    if not backbones.has_patches(recipe.encoder):
+        raise BadRecipe(
+            f"recipe {recipe.name!r}: {recipe.method.label} treats the patch embedding of a ViT apart, and encoder "
+            f"{recipe.encoder.name!r} has none; use a ViT, or turn that option of the method off"
+        )
 
 
 def check_processes(recipe: Recipe, processes: int) -> None:

@@ -32,6 +32,7 @@ class Streamed:
         train = splits.train
         assert isinstance(train, LargeImages)
         self.splits, self.recipe, self.seed, self.device = splits, recipe, seed, torch.device(device)
+        self.labelled = recipe.method.requirements().labels
         self.workers = train.workers if workers is None else workers
         self.crops = Crops(train.encoded, recipe.views, recipe.budget.batch, seed, rank(), world_size())
         self.ahead: Ahead | None = None
@@ -52,7 +53,8 @@ class Streamed:
         )
         crops = [crop.contiguous() for crop in crops]
         views = finish_views(crops, self.recipe.views, looks, self.splits.mean, self.splits.std)
-        return Batch(views, index, clock, inner), self.splits.train.labels[index]
+        labels = self.splits.train.labels[index]
+        return Batch(views, index, clock, inner, labels if self.labelled else None), labels
 
     def close(self) -> None:
         """End the workers."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from harness import allocator, attempts, backbones, checkpoint, data, provenance, signals
-from harness.api import Clock, Method, Step
+from harness.api import Clock, Method, Step, TrainSet
 from harness.attempts import Place
 from harness.data import Splits
 from harness.data.large import LargeImages
@@ -112,10 +112,11 @@ class Attempt:
         seed_global(seed, "init")
         px, vectors = data.side(recipe.data), recipe.data.name in data.VECTORS
         backbone = backbones.build(recipe.encoder, px, *(view.px for view in recipe.views), vectors=vectors)
+        known = TrainSet(len(splits.train.labels), splits.classes)
         try:
             backbone.parts = recipe.budget.accumulate
             # channels_last: 15-100 % faster for convolutions on CPU (measured), known to help on GPUs too
-            self.method: Method[Any] = recipe.method.build(backbone).to(device)
+            self.method: Method[Any] = recipe.method.build(backbone, known).to(device)
             self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             if world_size() > 1:
                 synchronise_batch_norm(self.method)

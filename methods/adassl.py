@@ -1,6 +1,7 @@
 """AdaSSL: infer a latent r of what changed between the views, edit one embedding by it, and only then compare.
 
 Paper    AdaSSL, arXiv:2602.02381 (V: variational r; S: sparse modular r).
+Loss     L_base(edit(a, r), b) + beta KL(q(r | a, b) | p(r | a)) for V, + beta E|r|_0 for S
 Oracle   SkrighYZ/AdaSSL@8f7148f6, models/wrapper.py and models/sampler.py.
 Departs  The warm-up of beta follows the optimiser step, not a counter of calls; the values are the same.
          Any editor goes with either variant; the oracle has rank1 for S alone, the others for V alone.
@@ -17,14 +18,13 @@ from torch import Tensor, nn
 from harness.api import (
     Backbone,
     Batch,
-    Clock,
     Draws,
     JointEmbedding,
-    Method,
-    MethodConfig,
-    ParamGroup,
     Requirements,
     Step,
+    TrainSet,
+    Wrapped,
+    WrappedConfig,
     coefficient,
     tunable,
 )
@@ -36,12 +36,11 @@ Editor = Literal["linear", "mlp", "additive", "rank1"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(MethodConfig):
-    """Networks as for 3DIdent, beta as on the oracle's command line."""
+class Config(WrappedConfig):
+    """Networks as for 3DIdent, beta as on the oracle's command line. base: the loss under the edit, simclr or byol."""
 
     title: ClassVar[str] = "AdaSSL"
 
-    base: MethodConfig  # the loss under the edit: simclr or byol
     variant: Variant = "v"
     editor: Editor | None = None  # None: linear for V, rank1 for S
     editor_hidden: tuple[int, ...] = (512,)  # of the mlp editor; CelebA
@@ -65,9 +64,6 @@ class Config(MethodConfig):
     def label(self) -> str:
         return f"{self.title}-{self.variant.upper()} ({self.base.label})"
 
-    def weights(self) -> dict[str, float]:
-        return self.base.weights() | super().weights()
-
     def requirements(self) -> Requirements:
         needs = self.base.requirements()
         return replace(needs, views=("global",) * 4, sources=(0, 1, 1, 0)) if self.third_view else needs
@@ -76,8 +72,8 @@ class Config(MethodConfig):
         """The coefficient in force at a step: linear to `beta` at step beta_warmup - 1."""
         return linear(0.0, self.beta, (step + 1) / self.beta_warmup) if self.beta_warmup else self.beta
 
-    def build(self, backbone: Backbone) -> "AdaSSL":
-        base = self.base.build(backbone)
+    def build(self, backbone: Backbone, train: TrainSet) -> "AdaSSL":
+        base = self.base.build(backbone, train)
         if not isinstance(base, JointEmbedding):
             raise ValueError(
                 f"AdaSSL edits a method that compares two embeddings (simclr, byol); {self.base.title} does not"
@@ -96,10 +92,11 @@ class Config(MethodConfig):
                 return RankOneEditor(width, self.latent)
 
 
-class AdaSSL(Method[Config]):
+class AdaSSL(Wrapped[Config]):
+    base: JointEmbedding[Any]
+
     def __init__(self, config: Config, base: JointEmbedding[Any]) -> None:
-        super().__init__(config, base.backbone)
-        self.base = base
+        super().__init__(config, base)
         latent = {"v": GaussianLatent, "s": SparseLatent}[config.variant]
         self.latent = latent(base.embedding_width, config.hidden, config.latent)
         self.editor = config.build_editor(base.embedding_width)
@@ -125,12 +122,3 @@ class AdaSSL(Method[Config]):
         """The context's embedding (B, D) edited towards the target's, and the mean cost of the r that this took."""
         r, cost = self.latent(context, seen, draws)
         return self.editor(context, r), cost.mean()
-
-    def after_step(self, clock: Clock) -> None:
-        self.base.after_step(clock)
-
-    def param_groups(self) -> list[ParamGroup]:
-        return [*self.base.param_groups(), ParamGroup([*self.latent.parameters(), *self.editor.parameters()])]
-
-    def encoder(self) -> tuple[str, nn.Module]:
-        return self.base.encoder()

@@ -1,6 +1,8 @@
 """AnInfoNCE: InfoNCE whose similarity weighs every dimension by a sharpness of its own, which is learned.
 
 Paper    Rusak, Reizinger, Juhos, Bringmann, Zimmermann & Brendel, arXiv:2407.00143.
+Loss     - mean log [exp(-d(a, a')) / sum over the points b of both views of exp(-d(a, b))],
+         d(a, b) = sum_k Lambda_k (a_k - b_k)^2 / 2
 Oracle   brendel-group/AnInfoNCE@c6907e5, losses.py, AnInfoNCELoss.
 Departs  Nothing. As the oracle, the second view's anchors take the first view's similarities to the second view for
          their negatives across views. With a temperature it is InfoNCE, every sharpness fixed at its inverse.
@@ -14,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.api import Backbone, Batch, Method, MethodConfig, ParamGroup, Step, tunable
+from harness.api import Backbone, Batch, Method, MethodConfig, ParamGroup, Step, TrainSet, tunable
 from harness.nn import all_gather, full_precision, rank
 
 
@@ -37,7 +39,7 @@ class Config(MethodConfig):
     def label(self) -> str:
         return self.title if self.temperature is None else "InfoNCE"
 
-    def build(self, backbone: Backbone) -> "AnInfoNCE":
+    def build(self, backbone: Backbone, train: TrainSet) -> "AnInfoNCE":
         return AnInfoNCE(self, backbone)
 
 

@@ -1,6 +1,7 @@
 """BYOL: predict what a slowly moving copy of the network makes of the other view.
 
 Paper    Grill et al., NeurIPS 2020, arXiv:2006.07733.
+Loss     distance * [1 - cos(q(a), sg b') + 1 - cos(q(b), sg a')], b' and a' the teacher's
 Oracle   google-deepmind/deepmind-research@f5de0ed, byol/byol_experiment.py and byol/utils.
 Departs  The target starts as a copy (oracle: its own initialisation, which by its own comment made no difference);
          layers are initialised as torch does (oracle: as haiku does); the online probe is not part of the loss.
@@ -13,7 +14,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.api import Backbone, Batch, Clock, JointEmbedding, MethodConfig, Step, coefficient, tunable
+from harness.api import Backbone, Batch, Clock, JointEmbedding, MethodConfig, Step, TrainSet, coefficient, tunable
 from harness.nn import Teacher, cosine, full_precision, mlp
 
 
@@ -31,7 +32,7 @@ class Config(MethodConfig):
         2.0, low=0.5, high=8.0, source="2 - 2 cos (the oracle); 1 in SkrighYZ/AdaSSL; range ours"
     )
 
-    def build(self, backbone: Backbone) -> "BYOL":
+    def build(self, backbone: Backbone, train: TrainSet) -> "BYOL":
         return BYOL(self, backbone)
 
 

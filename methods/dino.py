@@ -1,6 +1,7 @@
 """DINO: from any crop the student predicts what a slow teacher, centred and sharpened, says of the other global crop.
 
 Paper    Caron et al., ICCV 2021, arXiv:2104.14294.
+Loss     - mean over pairs of crops of softmax((t - c) / tau_t) . log softmax(s / tau_s)
 Oracle   facebookresearch/dino@7c446df5, main_dino.py (DINOLoss) and vision_transformer.py (DINOHead).
 Departs  A temperature warm-up longer than the run stops on its way, where the oracle fails.
 Shapes   B images on this process; views are 2 global crops (B, 3, H, W), then any number of local ones, V in all;
@@ -14,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.api import Backbone, Batch, Clock, Method, MethodConfig, ParamGroup, Requirements, Step, tunable
-from harness.nn import Teacher, UnitLinear, all_mean, cosine, full_precision, linear, mlp, multi_crop
+from harness.api import Backbone, Batch, Clock, Method, MethodConfig, ParamGroup, Requirements, Step, TrainSet, tunable
+from harness.nn import RunningMean, Teacher, UnitLinear, cosine, full_precision, linear, mlp, multi_crop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,7 @@ class Config(MethodConfig):
         progress = epoch / max(1, self.warmup_teacher_epochs - 1)
         return linear(self.warmup_teacher_temperature, self.teacher_temperature, progress)
 
-    def build(self, backbone: Backbone) -> "DINO":
+    def build(self, backbone: Backbone, train: TrainSet) -> "DINO":
         return DINO(self, backbone)
 
 
@@ -88,20 +89,18 @@ class Head(nn.Module):
 
 
 class DINO(Method[Config]):
-    centre: Tensor
-
     def __init__(self, config: Config, backbone: Backbone) -> None:
         super().__init__(config, backbone)
         self.head = Head(backbone.width, config)
         self.teacher_backbone, self.teacher_head = Teacher(backbone), Teacher(self.head)
-        self.register_buffer("centre", torch.zeros(1, config.out_dim))
+        self.centre = RunningMean(1, config.out_dim, momentum=config.centre_momentum)
 
     def step(self, batch: Batch) -> Step:
         B, temperature = len(batch.index), self.config.temperature(batch.clock.epoch)
         features, logits = multi_crop(self.teacher_backbone, self.teacher_head, batch.views[:2])
         _, student = multi_crop(self.backbone, self.head, batch.views)
         loss, entropy = self.loss(student, logits, temperature)
-        self.move_centre(logits)  # after the loss of the step
+        self.centre.update(logits.mean(0, keepdim=True))  # after the loss; of the raw logits of both global crops
         diagnostics = {
             "teacher_entropy": entropy,  # fig. 7: 0 or log K once collapsed
             "kl": loss.detach() - entropy,  # fig. 7: 0 once collapsed
@@ -112,13 +111,9 @@ class DINO(Method[Config]):
 
     def loss(self, student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         """Cross-entropy and the teacher's entropy, nats, of raw logits (V * B, K) and (2 * B, K)."""
-        return distillation(student / self.config.student_temperature, (teacher.detach() - self.centre) / temperature)
-
-    @torch.no_grad()
-    def move_centre(self, teacher: Tensor) -> None:
-        """By the mean of the raw logits (2 * B, K) over both global crops and all processes."""
-        mean = all_mean(teacher.mean(0, keepdim=True).to(self.centre.dtype))
-        self.centre.lerp_(mean, 1 - self.config.centre_momentum)
+        return distillation(
+            student / self.config.student_temperature, (teacher.detach() - self.centre.mean) / temperature
+        )
 
     def momentum(self, clock: Clock) -> float:
         start = self.config.teacher_momentum

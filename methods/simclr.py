@@ -1,6 +1,7 @@
 """SimCLR: find the other view of an image among all other images of the batch.
 
 Paper    Chen, Kornblith, Norouzi & Hinton, ICML 2020, arXiv:2002.05709: the NT-Xent loss.
+Loss     - mean log [exp(cos(z_i, z_i') / tau) / sum over the 2N - 1 others k of exp(cos(z_i, z_k) / tau)]
 Oracle   SkrighYZ/AdaSSL@8f7148f6, its contrastive loss (there with clamp 20).
 Departs  Nothing in the loss. Temperature and head are those of vturrisi/solo-learn@07f8c3b for CIFAR-10
          (scripts/pretrain/cifar/simclr.yaml), not the paper's for ImageNet.
@@ -15,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.api import Backbone, Batch, JointEmbedding, MethodConfig, Step, tunable
+from harness.api import Backbone, Batch, JointEmbedding, MethodConfig, Step, TrainSet, tunable
 from harness.nn import all_gather, full_precision, mlp, rank
 
 
@@ -38,7 +39,7 @@ class Config(MethodConfig):
         if self.temperature <= 0:
             raise ValueError(f"SimCLR's temperature is {self.temperature}, expected a number above 0")
 
-    def build(self, backbone: Backbone) -> "SimCLR":
+    def build(self, backbone: Backbone, train: TrainSet) -> "SimCLR":
         return SimCLR(self, backbone)
 
 

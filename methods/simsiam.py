@@ -1,6 +1,7 @@
 """SimSiam: predict the other view, and let no gradient through what is predicted.
 
 Paper    Chen & He, CVPR 2021, arXiv:2011.10566, eqs. 1 to 4, Algorithm 1.
+Loss     - similarity [cos(p(a), sg b) + cos(p(b), sg a)] / 2, + variance and covariance as in VICReg
 Oracle   facebookresearch/simsiam@a7bc177, simsiam/builder.py and main_simsiam.py.
 Departs  The last projector layer has no bias (oracle: one that is not trained, before a batch norm that removes it).
          Without batch norm, which the oracle lacks, the hidden layers have a bias. Variance and covariance are VICReg's
@@ -15,7 +16,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.api import Backbone, Batch, Method, MethodConfig, ParamGroup, Step, coefficient
+from harness.api import Backbone, Batch, Method, MethodConfig, ParamGroup, Step, TrainSet, coefficient
 from harness.nn import all_gather, full_precision, hinge_std, mlp, off_diagonal_energy
 
 
@@ -37,7 +38,7 @@ class Config(MethodConfig):
         0.0, low=0.0, high=0.1, log=False, source="VICReg's nu, its App. C.4: 0.01; range ours"
     )
 
-    def build(self, backbone: Backbone) -> "SimSiam":
+    def build(self, backbone: Backbone, train: TrainSet) -> "SimSiam":
         return SimSiam(self, backbone)
 
 

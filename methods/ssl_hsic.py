@@ -1,6 +1,7 @@
 """SSL-HSIC: make embeddings depend on which image they come from, and on nothing else.
 
 Paper    Li, Pogodin, Sutherland & Gretton, NeurIPS 2021, arXiv:2106.08320, eqs. 4 and 5.
+Loss     gamma sqrt(HSIC(Z, Z)) - HSIC(Z, Y), Z the embeddings, Y the images' indices
 Oracle   google-deepmind/ssl_hsic@d7ea38d, ssl_hsic/kernels.py and experiment.py.
 Departs  Frequencies follow the exact law, not a grid of 10,000 points on [0, 100]; all processes share a draw (oracle:
          one per device); the target starts as a copy (oracle: its own initialisation); layers are initialised as torch
@@ -17,7 +18,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.api import Backbone, Batch, Clock, Draws, Method, MethodConfig, ParamGroup, Step, coefficient, tunable
+from harness.api import (
+    Backbone,
+    Batch,
+    Clock,
+    Draws,
+    Method,
+    MethodConfig,
+    ParamGroup,
+    Step,
+    TrainSet,
+    coefficient,
+    tunable,
+)
 from harness.nn import Average, Teacher, all_gather, cosine, full_precision, mlp
 
 
@@ -45,7 +58,7 @@ class Config(MethodConfig):
     def label(self) -> str:
         return self.title if self.with_target else f"{self.title} (no target)"
 
-    def build(self, backbone: Backbone) -> "SSLHSIC":
+    def build(self, backbone: Backbone, train: TrainSet) -> "SSLHSIC":
         return SSLHSIC(self, backbone)
 
 

@@ -1,6 +1,7 @@
 """Untrained: the encoder as it was initialised, the control of every table.
 
 Paper    none: a control of ours, not a method.
+Loss     none.
 Oracle   none: there is no loss.
 Departs  nothing.
 Shapes   none: it sees no view.
@@ -9,7 +10,7 @@ Shapes   none: it sees no view.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from harness.api import Backbone, Batch, Method, MethodConfig, Requirements, Step
+from harness.api import Backbone, Batch, Method, MethodConfig, Requirements, Step, TrainSet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,7 @@ class Config(MethodConfig):
     def requirements(self) -> Requirements:
         return Requirements(views=(), sources=(), min_batch=1)
 
-    def build(self, backbone: Backbone) -> "Untrained":
+    def build(self, backbone: Backbone, train: TrainSet) -> "Untrained":
         return Untrained(self, backbone)
 
 

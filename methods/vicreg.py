@@ -1,6 +1,8 @@
 """VICReg: keep the two views close, each dimension alive, and the dimensions uncorrelated.
 
 Paper    Bardes, Ponce & LeCun, ICLR 2022, arXiv:2105.04906, eqs. 1, 2, 5 and 6, Algorithm 1.
+Loss     lambda mean |a - b|^2 / D + mu [v(a) + v(b)] / 2 + nu [c(a) + c(b)], v the mean over dimensions of
+         max(0, 1 - std), c the sum of squared covariances of two dimensions, over D
 Oracle   facebookresearch/vicreg@4e12602, main_vicreg.py, class VICReg.
 Departs  From the oracle: the loss is computed in float32 also where the network is not. From the paper, as the oracle:
          invariance is a mean over D too (eq. 5 sums), variance is halved.
@@ -13,7 +15,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.api import Backbone, Batch, Method, MethodConfig, Step, coefficient
+from harness.api import Backbone, Batch, Method, MethodConfig, Step, TrainSet, coefficient
 from harness.nn import all_gather, full_precision, hinge_std, mlp, off_diagonal_energy
 
 
@@ -32,7 +34,7 @@ class Config(MethodConfig):
     variance: float = coefficient(25.0, low=1.0, high=50.0, source="mu, eq. 6; range of Table 7")
     covariance: float = coefficient(1.0, low=0.1, high=10.0, source="nu, eq. 6; range ours, a decade to each side")
 
-    def build(self, backbone: Backbone) -> "VICReg":
+    def build(self, backbone: Backbone, train: TrainSet) -> "VICReg":
         return VICReg(self, backbone)
 
 

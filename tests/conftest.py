@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,31 @@ def _one_thread() -> None:
 def tiny_backbone() -> TinyBackbone:
     torch.manual_seed(0)
     return TinyBackbone()
+
+
+@pytest.fixture
+def held(record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """`held(ours, restated, *inputs)`: two losses of the same float64 tensors agree to 1e-10, as do their gradients.
+
+    The largest relative error goes into the JUnit report, from which tests/benchmarks/methods.py reads it.
+    """
+
+    def agree(ours: Callable[..., Tensor], restated: Callable[..., Tensor], *inputs: Tensor) -> None:
+        found = []
+        for loss in (ours, restated):
+            leaves = [x.detach().clone().requires_grad_(x.is_floating_point()) for x in inputs]
+            value = loss(*leaves)
+            wanted = [x for x in leaves if x.requires_grad]
+            gradients = torch.autograd.grad(value, wanted, allow_unused=True)  # a teacher's outputs have none
+            gradients = [torch.zeros_like(x) if g is None else g for x, g in zip(wanted, gradients, strict=True)]
+            found.append([value, *gradients])
+        error = max(float((a - b).abs().max() / b.abs().max().clamp_min(1e-12)) for a, b in zip(*found, strict=True))
+        record_property("oracle_error", error)
+        assert all(b.dtype == torch.float64 for b in found[1])
+        assert error < 1e-10
+        assert any(float(gradient.abs().max()) > 0 for gradient in found[1][1:])
+
+    return agree
 
 
 FAULTS = ("fault", "how many", "outcome", "seconds lost per fault")

@@ -1,9 +1,12 @@
 """What every method owes, as helpers: small configurations, batches, one training step, and two processes.
 
-A new file in methods/ is tested with its defaults; give it small variants in SMALL, so that its tests are fast.
+A new file in methods/ is tested as its recipes on embedded data configure it, in each variant that they have: with the
+contract, on two processes, against its first losses once they are recorded, and cut and resumed.
 """
 
+import re
 import tempfile
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,11 +16,15 @@ import torch.distributed as dist
 import torch.multiprocessing
 from torch import Tensor, nn
 
-from harness.api import Backbone, Batch, Clock, Draws, Method, MethodConfig, Step
+from harness import registry
+from harness.api import Backbone, Batch, Clock, Draws, Method, MethodConfig, Step, TrainSet
 from harness.nn.collectives import all_gather, all_mean, all_sum, synchronise_batch_norm
 from harness.registry import load, names
 
-# method -> variant -> what differs from the defaults; `base` names another case
+TRAIN = TrainSet(images=256, classes=3)
+EMBEDDED = ("digits", "factors", "sphere")  # data sets that need no files
+
+# method -> variant -> what differs from the defaults; `base` names another case. For variants that no recipe has.
 SMALL: dict[str, dict[str, dict[str, Any]]] = {
     "vicreg": {"": {"widths": (24, 24, 24)}},
     "ssl_hsic": {
@@ -41,6 +48,7 @@ SMALL: dict[str, dict[str, dict[str, Any]]] = {
         "siamese": {"widths": (24, 24, 8), "predictor": False, "stop_gradient": False},
     },
     "aninfonce": {"": {}, "infonce": {"temperature": 0.5}},
+    "untrained": {"": {}},
     "dino": {
         "": {"out_dim": 32, "hidden": 24, "bottleneck": 8, "centre_momentum": 0.5},
         "norms": {"out_dim": 32, "hidden": 24, "bottleneck": 8, "use_bn": True, "norm_last_layer": False},
@@ -54,9 +62,27 @@ SMALL: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
+@cache
+def recipe_cases() -> dict[str, str]:
+    """Case -> the recipe that configures it, of methods that are not in SMALL: "moco_v2-sym" after `..._e50_sym`.
+
+    The first recipe on embedded data of each configuration of the method.
+    """
+    found: dict[str, str] = {}
+    for recipe, method in registry.recipe_names().items():
+        parts = re.fullmatch(rf"{method}(.*)_({'|'.join(EMBEDDED)})_[a-z0-9]+_[es]\d+(.*)", recipe)
+        if parts and method not in SMALL:
+            same = [one for one in found.values() if registry.recipe(one).method == registry.recipe(recipe).method]
+            if not same:
+                found[f"{method}-{(parts[1] + parts[3]).strip('_')}".rstrip("-")] = recipe
+    return found
+
+
 def cases() -> list[str]:
     """Every method in the folder in every small variant: "vicreg", "ssl_hsic-no_target"."""
-    return [f"{name}-{variant}".rstrip("-") for name in names("methods") for variant in SMALL.get(name, {"": {}})]
+    listed = [f"{name}-{variant}".rstrip("-") for name in names("methods") for variant in SMALL.get(name, {})]
+    bare = set(names("methods")) - {case.partition("-")[0] for case in (*listed, *recipe_cases())}
+    return sorted([*listed, *recipe_cases(), *bare])
 
 
 def trained_cases() -> list[str]:
@@ -65,6 +91,8 @@ def trained_cases() -> list[str]:
 
 
 def config(case: str, **changes: Any) -> MethodConfig:
+    if case in recipe_cases():
+        return replace(registry.recipe(recipe_cases()[case]).method, **changes)
     name, _, variant = case.partition("-")
     settings = SMALL.get(name, {"": {}})[variant] | changes
     if "base" in settings:
@@ -93,12 +121,20 @@ class SmallBackbone(Backbone):
 
 def build(settings: MethodConfig, seed: int = 0, dtype: torch.dtype = torch.float64) -> Method[Any]:
     torch.manual_seed(seed)
-    return settings.build(SmallBackbone()).to(dtype).train()
+    return settings.build(SmallBackbone(), TRAIN).to(dtype).train()
+
+
+def batch_size(settings: MethodConfig) -> int:
+    """The smallest global batch that the method takes, but at least 8; even, for two processes."""
+    needs = settings.requirements()
+    least = max(8, needs.min_batch)
+    fits = (n for n in range(least, 513) if n % 2 == 0 and n % needs.batch_divisor == 0)
+    return next(n for n in fits if needs.batch_divides is None or needs.batch_divides % n == 0)
 
 
 def make_batch(
     settings: MethodConfig,
-    B: int = 8,
+    B: int | None = None,
     *,
     step: int = 0,
     dtype: torch.dtype = torch.float64,
@@ -107,8 +143,9 @@ def make_batch(
 ) -> Batch:
     """Pairs of near images, each view with noise of its own; process `rank` gets its B of the same B * world images.
 
-    The images are always the same; the method's draws depend on the step.
+    The images are always the same; the method's draws depend on the step. B: None for what the method needs.
     """
+    B = batch_size(settings) // world if B is None else B
     fixed, N = torch.Generator().manual_seed(1), B * world
     first = torch.randn(N, 3, 12, 12, generator=fixed, dtype=dtype)
     elements = (first, first + 0.5 * torch.randn(N, 3, 12, 12, generator=fixed, dtype=dtype))
@@ -120,10 +157,11 @@ def make_batch(
     mine = slice(rank * B, (rank + 1) * B)
     draws = Draws(torch.Generator().manual_seed(100 + step), "cpu", dtype, rank, world)
     clock = Clock(step, steps=40, steps_per_epoch=10)
-    return Batch([view[mine] for view in views], torch.arange(N)[mine], clock, draws)
+    labels = torch.arange(N)[mine] % TRAIN.classes if needs.labels else None
+    return Batch([view[mine] for view in views], torch.arange(N)[mine], clock, draws, labels)
 
 
-def train(method: Method[Any], steps: int, B: int = 8, *, lr: float = 3e-3, start: int = 0) -> list[Step]:
+def train(method: Method[Any], steps: int, B: int | None = None, *, lr: float = 3e-3, start: int = 0) -> list[Step]:
     """Adam on one fixed batch."""
     dtype = next(method.parameters()).dtype
     optimiser = torch.optim.Adam([p for group in method.param_groups() for p in group.params], lr=lr)
@@ -142,14 +180,14 @@ def train(method: Method[Any], steps: int, B: int = 8, *, lr: float = 3e-3, star
 # ---------------------------------------------------------------------------------------------- two processes
 
 
-def two_steps(case: str, B: int, rank: int = 0, world: int = 1) -> dict[str, Any]:
-    """Two SGD steps on B images per process: losses, gradients of the second (averaged as DDP does), state."""
+def two_steps(case: str, rank: int = 0, world: int = 1) -> dict[str, Any]:
+    """Two SGD steps on this process's images: losses, gradients of the second (averaged as DDP does), state."""
     method = build(config(case))
     synchronise_batch_norm(method)
     trainable = {name: p for name, p in method.named_parameters() if p.requires_grad}
     losses, gradients = [], {}
     for step in range(2):
-        batch = make_batch(method.config, B, step=step, rank=rank, world=world)
+        batch = make_batch(method.config, step=step, rank=rank, world=world)
         out = method.step(batch)
         losses.append(all_mean(out.loss.detach()))
         own = torch.autograd.grad(out.loss, list(trainable.values()))
@@ -206,7 +244,7 @@ def _process(rank: int, folder: str, world: int) -> None:
     layers = norm_layers()
     synchronise_batch_norm(layers)
     found = {
-        "methods": {case: two_steps(case, 4, rank, world) for case in trained_cases()},
+        "methods": {case: two_steps(case, rank, world) for case in trained_cases()},
         "norm": normalised(layers, norm_input().chunk(world)[rank]),
         "collectives": collectives(rank),
     }

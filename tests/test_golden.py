@@ -1,7 +1,8 @@
-"""The first 20 losses of one recipe per method, as they were when the files in tests/golden were written.
+"""The first 20 losses of recipes of every method, as they were when the files in tests/golden were written.
 
 A change that does not touch the numbers leaves these files alone; one that does writes them anew (`make golden`) and
-says why. One thread, CPU; another processor may round differently, so other platforms are skipped.
+says why. That also records a new method, which a published recipe must have. One thread, CPU; another processor may
+round differently, so other platforms are skipped.
 """
 
 import platform
@@ -9,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from contracts import recipe_cases
 
 from harness import data, registry, train
 from harness.api import Batch, Step
@@ -17,18 +19,8 @@ from harness.runs import RunDirectory
 
 FOLDER = Path(__file__).parent / "golden"
 STEPS = 20
-RECIPES = (
-    "vicreg_digits_r10w16_e50",
-    "ssl_hsic_digits_r10w16_e50",
-    "ssl_hsic_digits_r10w16_e50_notarget",
-    "dino_digits_r10w16_e50",
-    "simclr_digits_r10w16_e50",
-    "byol_digits_r10w16_e50",
-    "simsiam_digits_r10w16_e50",
-    "aninfonce_sphere_mlp_s1001_bimodal",
-    "adassl_v_simclr_factors_r10w16_e4",
-    "adassl_s_byol_factors_r10w16_e4",
-)
+DIGESTS = FOLDER / "digests.txt"
+RECIPES = sorted({file.stem for file in FOLDER.glob("*.txt") if file != DIGESTS} | set(recipe_cases().values()))
 
 
 def losses(name: str, root: Path) -> list[float]:
@@ -63,10 +55,13 @@ def test_first_losses_are_the_golden_ones(name: str, tmp_path: Path, request: py
     if request.config.getoption("--write-golden"):
         FOLDER.mkdir(exist_ok=True)
         file.write_text("".join(f"{step} {loss:.8g}\n" for step, loss in enumerate(found)))
+    if not file.exists():
+        pytest.skip("no first losses are recorded yet; `make golden` does it")
     golden = [float(line.split()[1]) for line in file.read_text().splitlines()]
     assert found == pytest.approx(golden, rel=1e-4, abs=1e-6)  # a cosine may start near 0
 
 
-def test_every_method_has_a_golden_file() -> None:
-    methods = {registry.recipe(name).resolved()["method"]["name"] for name in RECIPES}
-    assert methods == set(registry.names("methods")) - {"untrained"}
+def test_every_published_method_has_a_golden_file() -> None:
+    published = {registry.recipe_names()[line.split()[0]] for line in DIGESTS.read_text().splitlines()}
+    recorded = {registry.recipe_names()[name] for name in RECIPES if (FOLDER / f"{name}.txt").exists()}
+    assert recorded == published - {"untrained"}

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from contracts import SmallBackbone, build, config, make_batch, train
+from contracts import TRAIN, SmallBackbone, build, config, make_batch, train
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -107,7 +107,7 @@ def test_vicreg_step_is_the_weighted_sum_of_one_pass_per_view() -> None:
 
 
 def test_vicreg_expander_is_the_published_one() -> None:
-    layers = list(config("vicreg").build(SmallBackbone()).expander)
+    layers = list(config("vicreg").build(SmallBackbone(), TRAIN).expander)
     assert [type(layer).__name__ for layer in layers] == ["Linear", "BatchNorm1d", "ReLU"] * 2 + ["Linear"]
     assert [layer.bias is not None for layer in layers if isinstance(layer, torch.nn.Linear)] == [True, True, False]
 
@@ -512,14 +512,14 @@ def test_simsiam_step_predicts_each_view_from_the_other(case: str) -> None:
 
 
 def test_simsiam_heads_are_the_published_ones() -> None:
-    method = config("simsiam", widths=(2048, 2048, 2048), bottleneck=512).build(SmallBackbone())
+    method = config("simsiam", widths=(2048, 2048, 2048), bottleneck=512).build(SmallBackbone(), TRAIN)
     block = ["Linear", "BatchNorm1d", "ReLU"]
     assert [type(layer).__name__ for layer in method.projector] == [*block, *block, "Linear", "BatchNorm1d"]
     assert [type(layer).__name__ for layer in method.predictor] == [*block, "Linear"]
     biased = [layer.bias is not None for layer in (*method.projector, *method.predictor) if hasattr(layer, "bias")]
     assert biased == [False, True, False, True, False, False, False, True, True]
     assert method.predictor[0].weight.shape == (512, 2048)
-    plain = config("simsiam-regularised").build(SmallBackbone())
+    plain = config("simsiam-regularised").build(SmallBackbone(), TRAIN)
     assert not any(isinstance(layer, torch.nn.BatchNorm1d) for layer in (*plain.projector, *plain.predictor))
 
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import TinyBackbone
+from contracts import TRAIN
 from torch import Tensor, nn
 
-from harness.api import Backbone, Batch, Clock, Draws, JointEmbedding, MethodConfig, Step
+from harness.api import Backbone, Batch, Clock, Draws, JointEmbedding, MethodConfig, Step, TrainSet
 from harness.backbones import build as build_backbone
 from harness.nn.latent import (
     AdditiveEditor,
@@ -39,7 +40,7 @@ def grid(n: int, d: int, a: float, b: float) -> Tensor:
 
 def make(config: Config) -> AdaSSL:
     torch.manual_seed(0)
-    return config.build(TinyBackbone()).double()
+    return config.build(TinyBackbone(), TRAIN).double()
 
 
 def pair(images: int = 8, views: int = 2) -> list[Tensor]:
@@ -136,7 +137,7 @@ class Near(MethodConfig):
     title = "Near"
     with_teacher = False
 
-    def build(self, backbone: Backbone) -> "NearMethod":
+    def build(self, backbone: Backbone, train: TrainSet) -> "NearMethod":
         return NearMethod(self, backbone)
 
 
@@ -304,7 +305,7 @@ def test_sparse_edit_starts_as_the_identity(base: str) -> None:
     method = make(Config(base=BASES[base], variant="s", latent=4, hidden=(9,)))
     out = method.step(batch(pair()))
     torch.manual_seed(0)
-    plain = BASES[base].build(TinyBackbone()).double()
+    plain = BASES[base].build(TinyBackbone(), TRAIN).double()
     torch.testing.assert_close(out.terms["ssl"], plain.step(batch(pair())).loss, rtol=0, atol=1e-10)
     assert float(out.diagnostics["edit"]) == 0
 
@@ -355,7 +356,7 @@ def test_loss_falls_over_20_steps(base: str, variant: Any, editor: Any) -> None:
 def test_after_step_and_encoder_are_the_bases() -> None:
     method = make(Config(base=BYOL, latent=4, hidden=(9,)))
     torch.manual_seed(0)
-    plain = BYOL.build(TinyBackbone()).double()
+    plain = BYOL.build(TinyBackbone(), TRAIN).double()
     for one in (method.base, plain):
         with torch.no_grad():
             for p in one.parameters():
@@ -408,7 +409,7 @@ def test_parameters_are_as_many_as_in_the_official_models(
 ) -> None:
     stem = {"3dident": "resnet18", "celeba": "resnet18_small_stem"}[experiment]
     with torch.device("meta"):
-        method = config.build(build_backbone(Encoder(name=stem), 64))
+        method = config.build(build_backbone(Encoder(name=stem), 64), TRAIN)
     assert sum(p.numel() for p in method.parameters() if p.requires_grad) == published - PROBES[experiment]
 
 
@@ -444,7 +445,7 @@ def test_labels_and_requirements() -> None:
 )
 def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Config(**({"base": SIMCLR} | settings)).build(TinyBackbone())
+        Config(**({"base": SIMCLR} | settings)).build(TinyBackbone(), TRAIN)
 
 
 def test_contrastive_loss_of_edited_embeddings_uses_originals_as_negatives() -> None:

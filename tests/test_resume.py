@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from contracts import recipe_cases
 from same_end import assert_same, assert_same_end, last_state
 
 from harness import checkpoint, registry, train
@@ -19,13 +20,14 @@ from harness.errors import BadCheckpoint, Interrupted, NotWritable, RunConflict
 from harness.recipe import Recipe
 from harness.runs import RunDirectory, read_lines
 
-METHODS = {  # a short recipe of every kind of state: teacher, own Adam, centre, buffers, latent pair
+METHODS = {  # a short recipe of every method
     "vicreg": "vicreg_digits_r10w16_e50",
     "ssl_hsic": "ssl_hsic_digits_r10w16_e50",
     "dino": "dino_digits_r10w16_e50",
     "byol": "byol_digits_r10w16_e50",
     "adassl_s": "adassl_s_simclr_factors_r10w16_e4",
     "aninfonce": "aninfonce_sphere_mlp_s1001_bimodal",
+    **recipe_cases(),
 }
 
 

@@ -9,7 +9,7 @@ EXACT = {"rtol": 1e-9, "atol": 1e-11}
 
 @pytest.mark.parametrize("case", trained_cases())
 def test_two_processes_train_like_one(case: str) -> None:
-    joined = two_steps(case, 8)
+    joined = two_steps(case)
     assert any(gradient.abs().max() > 1e-6 for gradient in joined["gradients"].values())
     for process in two_processes():
         halves = process["methods"][case]

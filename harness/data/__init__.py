@@ -41,6 +41,7 @@ __all__ = [
     "Splits",
     "check",
     "check_there",
+    "classes",
     "load",
     "revision",
     "shape",
@@ -72,11 +73,8 @@ def load(data: Data, root: Path | None = None) -> Splits:
     mean, std = map(torch.tensor, (LARGE[name].mean, LARGE[name].std)) if name in LARGE else moments(train.pixels)
     for images in (train, held_out, test):
         images.pairs = data.pairs
-    source = SETS.get(name) or LARGE.get(name)
-    classes = source.classes if source else {"factors": len(factors.SHAPES), "sphere": 1}[name]
-    return Splits(
-        train.first(data.train_images or len(train)), held_out, test, mean, std, classes, name, revision(name)
-    )
+    first = train.first(data.train_images or len(train))
+    return Splits(first, held_out, test, mean, std, classes(data), name, revision(name))
 
 
 def check(data: Data) -> None:
@@ -120,6 +118,13 @@ def train_size(data: Data) -> int:
     """Images of the train split, without loading it. Errors: UnknownName."""
     revision(data.name)
     return data.train_images or SIZES[data.name][0]
+
+
+def classes(data: Data) -> int:
+    """Classes of the labels, without loading them; 1 where there are none. Errors: UnknownName."""
+    revision(data.name)
+    source = SETS.get(data.name) or LARGE.get(data.name)
+    return source.classes if source else {"factors": len(factors.SHAPES), "sphere": 1}[data.name]
 
 
 def side(data: Data) -> int:
