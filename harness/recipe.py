@@ -235,6 +235,7 @@ def check(recipe: Recipe) -> None:
     if budget.batch % needs.batch_divisor:
         raise BadRecipe(
             f"{where}: batch {budget.batch} is not a multiple of {needs.batch_divisor}, as {recipe.method.label} needs"
+            "; change budget.batch"
         )
     if needs.batch_divides and needs.batch_divides % budget.batch:
         raise BadRecipe(

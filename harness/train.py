@@ -29,6 +29,7 @@ from harness.feed import Resident
 from harness.interval import ASKED, Interval
 from harness.nn import all_gather, rank, world_size
 from harness.nn.collectives import synchronise_batch_norm
+from harness.nn.precision import autocast
 from harness.optim import Training
 from harness.processes import Follower, any_of, first, held_by_first, means, parallel
 from harness.progress import Bar
@@ -237,7 +238,7 @@ class Attempt:
         seed_global(self.seed, "step", self.step, *others)
         batch, labels = self.feed.batch(clock)
         ready = time.perf_counter()
-        with self.precision():
+        with autocast(self.recipe.precision, self.device):
             out = self.parallel(batch) if self.parallel else self.method.step(batch)
         self.interval.add(self.values(out))
         done = self.step + 1
@@ -256,12 +257,6 @@ class Attempt:
         self.seconds += spent
         self.interval.time(spent, ready - begun)
         return self.log(clock, out, bar) if logged else ("complete", "")
-
-    def precision(self) -> contextlib.AbstractContextManager[Any]:
-        """In which a step computes; losses that it would spoil guard themselves (harness/nn/precision.py)."""
-        if self.recipe.precision == "float32":
-            return contextlib.nullcontext()
-        return torch.autocast(torch.device(self.device).type, getattr(torch, self.recipe.precision))
 
     def values(self, out: Step) -> dict[str, Tensor]:
         """Loss and terms of this process, and of several whether this one was asked to stop."""

@@ -110,3 +110,16 @@ def test_bad_encoders_are_one_line() -> None:
     rigid = Encoder(name="vit_tiny_patch16_224", options=(("img_size", 16), ("patch_size", 4)))
     with pytest.raises(BadRecipe, match=r"cannot take images of 8, 16 px: .*; a ViT takes several sizes"):
         backbones.build(rigid, 16, 8)
+
+
+def test_patches_are_there_where_an_encoder_has_them() -> None:
+    vit = Encoder(name="vit_tiny_patch16_224", options=(("img_size", 16), ("patch_size", 4)))
+    for encoder in (vit, Encoder(name="resnet18_small_stem"), Encoder(name="pixels")):
+        backbone = backbones.build(encoder, 16)
+        if backbones.has_patches(encoder):
+            assert backbone.patches.proj.weight.shape == (192, 3, 4, 4)
+        else:
+            with pytest.raises(ValueError, match=r"^the encoder has no patch embedding; use a ViT$"):
+                _ = backbone.patches
+    assert not backbones.has_patches(Encoder(name="mlp"))
+    assert not backbones.has_patches(Encoder(name="no_such"))

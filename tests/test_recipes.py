@@ -1,14 +1,15 @@
 """Recipes: all of them build and are consistent; names, digests, overrides and refusals."""
 
-from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
+from dataclasses import FrozenInstanceError, dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import registry
+from harness.api import Backbone, Method, MethodConfig, Requirements, TrainSet
 from harness.errors import BadRecipe, UnknownName
 from harness.recipe import UNSHAPING, Encoder, Recipe, check
 
@@ -148,6 +149,65 @@ def test_views_that_the_method_cannot_use_are_refused() -> None:
     local = replace(recipe.views[0], role="local")
     with pytest.raises(BadRecipe, match="VICReg needs the views"):
         check(replace(recipe, views=(*recipe.views, local)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asking(MethodConfig):
+    """A method that has nothing but requirements."""
+
+    title: ClassVar[str] = "Asking"
+    needs: Requirements
+
+    def requirements(self) -> Requirements:
+        return self.needs
+
+    def build(self, backbone: Backbone, train: TrainSet) -> Method[Any]:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("needs", "recipe", "message"),
+    [
+        (
+            Requirements(batch_divides=192),
+            ONE,
+            rf"recipe '{ONE}': batch 128 does not divide 192, the queue of Asking; change budget.batch or method.queue",
+        ),
+        (
+            Requirements(batch_divisor=48),
+            ONE,
+            rf"recipe '{ONE}': batch 128 is not a multiple of 48, as Asking needs; change budget.batch",
+        ),
+        (
+            Requirements(index=True),
+            "aninfonce_sphere_mlp_s1001_bimodal",
+            "Asking remembers images by their index, and data set 'sphere' draws its pairs anew in each step; "
+            "use another data set",
+        ),
+        (
+            Requirements(labels=True),
+            "aninfonce_sphere_mlp_s1001_bimodal",
+            r"Asking \(labels\) learns from labels, and data set 'sphere' has none",
+        ),
+        (
+            Requirements(patches=True),
+            ONE,
+            "Asking treats the patch embedding of a ViT apart, and encoder 'resnet18_small_stem' has none; "
+            "use a ViT, or turn that option of the method off",
+        ),
+    ],
+)
+def test_what_a_method_needs_and_a_recipe_does_not_offer(needs: Requirements, recipe: str, message: str) -> None:
+    with pytest.raises(BadRecipe, match=message) as caught:
+        check(replace(registry.recipe(recipe), method=Asking(needs=needs)))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_method_needs_and_a_recipe_offers() -> None:
+    recipe = registry.recipe(ONE)
+    check(replace(recipe, method=Asking(needs=Requirements(batch_divides=256, batch_divisor=64, labels=True))))
+    vit = Encoder(name="vit_tiny_patch16_224", options=(("img_size", 8), ("patch_size", 2)))
+    check(replace(recipe, encoder=vit, method=Asking(needs=Requirements(patches=True, index=True))))
 
 
 def test_vectors_are_not_augmented_and_take_no_image_network() -> None:

@@ -12,7 +12,6 @@ import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from harness import cost, data
 from harness.bench.loop import WARM_UP, timed
 from harness.bench.turns import children
 from harness.errors import BadRecipe, Unavailable
+from harness.nn.precision import autocast
 from harness.recipe import Recipe, View
 
 WARM_UP_S = 10.0  # seconds
@@ -129,7 +129,7 @@ class Library(ABC):
 
         def one() -> None:
             self.optimiser.zero_grad()
-            with self.precision():
+            with autocast(self.recipe.precision, self.device):
                 a, b = (self.head(self.backbone(view)) for view in self.fixed)
                 loss = self.loss(a, b, index)
             loss.backward()
@@ -146,7 +146,7 @@ class Library(ABC):
     def _step(self) -> None:
         index, views, labels = next(self.batches)
         index, labels = index.to(self.device), labels.to(self.device)
-        with self.precision():
+        with autocast(self.recipe.precision, self.device):
             features = [self.backbone(view.to(self.device, memory_format=self.memory_format)) for view in views]
             a, b = (self.head(each) for each in features)
             loss = self.loss(a, b, index)
@@ -155,12 +155,6 @@ class Library(ABC):
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
-
-    def precision(self) -> AbstractContextManager[Any]:
-        """As theirs: by autocast."""
-        if self.recipe.precision == "float32":
-            return nullcontext()
-        return torch.autocast(torch.device(self.device).type, getattr(torch, self.recipe.precision))
 
     def _endless(self, loader: DataLoader[Any]) -> Iterator[Any]:
         while True:

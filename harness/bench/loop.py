@@ -13,6 +13,7 @@ from harness import allocator, cost, data, evals
 from harness.api import Clock
 from harness.bench import evaluation
 from harness.errors import RunFailed
+from harness.nn.precision import autocast
 from harness.progress import Bar
 from harness.recipe import Recipe
 from harness.runs import RunDirectory, read_lines
@@ -77,7 +78,7 @@ class Ours:
 
         def one() -> None:
             method.zero_grad(set_to_none=True)
-            with self.attempt.precision():
+            with autocast(self.recipe.precision, self.device):
                 loss = method.step(self.fixed).loss
             loss.backward()
 

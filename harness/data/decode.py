@@ -1,8 +1,9 @@
 """Single images from JPEG or PNG bytes: boxes of them resized to views, or their middle as evaluations see it.
 
-Boxes are resized as torchvision.transforms.v2 resizes uint8 tensors (bilinear with antialias), which is several times
-faster than Pillow's own resizing. Where every box is at least twice as large as its view, a JPEG is decoded at 1/2, 1/4
-or 1/8 of its size (libjpeg's scaled DCT, Pillow's `draft`), never so small that a box would have to be enlarged.
+Boxes are resized as torchvision.transforms.v2 resizes uint8 tensors (bilinear with antialias), which is faster than
+Pillow's own resizing (tests/benchmarks/decoding.py). Where every box is at least twice as large as its view, a JPEG is
+decoded at 1/2, 1/4 or 1/8 of its size (libjpeg's scaled DCT, Pillow's `draft`), never so small that a box would have to
+be enlarged.
 """
 
 from collections.abc import Sequence

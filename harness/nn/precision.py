@@ -1,7 +1,7 @@
-"""Losses that half precision would spoil."""
+"""The precision of a training step, and of losses that half precision would spoil."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -25,6 +25,13 @@ def full_precision(loss: Callable[..., ResultT]) -> Callable[..., ResultT]:
             return loss(*(_widen(argument) for argument in (first, *others)))
 
     return wide
+
+
+def autocast(precision: str, device: torch.device | str) -> AbstractContextManager[Any]:
+    """In which a training step computes: as it is for "float32", else by autocast to `precision`."""
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(torch.device(device).type, getattr(torch, precision))
 
 
 def _widen(argument: Any) -> Any:
