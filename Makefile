@@ -27,8 +27,8 @@ fix: .venv/.installed  ## format and repair what ruff can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-golden: .venv/.installed  ## write the golden losses anew; say in the commit why they changed
-	$(BIN)/python -m pytest tests/test_golden.py --write-golden
+golden: .venv/.installed  ## write the golden losses anew, and digests of new recipes; say in the commit why losses changed
+	$(BIN)/python -m pytest tests/test_golden.py tests/test_recipes.py --write-golden
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("harness needs Python 3.11 or newer; call make with PYTHON=python3.12, say" if sys.version_info < (3, 11) else 0)'
