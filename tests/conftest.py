@@ -67,7 +67,7 @@ def held(record_property: Callable[[str, object], None]) -> Callable[..., None]:
             wanted = [x for x in leaves if x.requires_grad]
             gradients = torch.autograd.grad(value, wanted, allow_unused=True)  # a teacher's outputs have none
             gradients = [torch.zeros_like(x) if g is None else g for x, g in zip(wanted, gradients, strict=True)]
-            found.append([value, *gradients])
+            found.append([value.detach(), *gradients])
         error = max(float((a - b).abs().max() / b.abs().max().clamp_min(1e-12)) for a, b in zip(*found, strict=True))
         record_property("oracle_error", error)
         assert all(b.dtype == torch.float64 for b in found[1])
