@@ -92,7 +92,9 @@ def trained_cases() -> list[str]:
 
 def config(case: str, **changes: Any) -> MethodConfig:
     if case in recipe_cases():
-        return replace(registry.recipe(recipe_cases()[case]).method, **changes)
+        method = registry.recipe(recipe_cases()[case]).method
+        queue = {"queue": 8} if method.requirements().batch_divides else {}  # full after a step of 8 images
+        return replace(method, **(queue | changes))
     name, _, variant = case.partition("-")
     settings = SMALL.get(name, {"": {}})[variant] | changes
     if "base" in settings:
