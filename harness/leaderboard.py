@@ -133,8 +133,11 @@ def is_baseline(label: str, encoder: str) -> bool:
 
 
 def is_labelled(label: str) -> bool:
-    """Rows of methods that read labels: what the others are held against, not among (`MethodConfig.label`)."""
-    return label.endswith("(labels)")
+    """Rows of methods that read labels, also inside a wrapper: what the others are held against, not among.
+
+    `MethodConfig.label` writes it.
+    """
+    return "(labels)" in label
 
 
 def measures(board: "pandas.DataFrame", *, scores: bool) -> list[str]:
