@@ -93,6 +93,25 @@ def show_timings() -> None:
     console.print(note, highlight=False)
 
 
+def show_methods(names: Sequence[str], format: str) -> None:
+    """Print what methods are; named ones in the table's form with all that the page says. Errors: UnknownName."""
+    import json
+
+    from rich.markdown import Markdown
+
+    from harness import catalogue
+
+    found = catalogue.entries(names)
+    if format == "json":
+        print(json.dumps([entry.to_data() for entry in found], indent=2))  # noqa: T201
+    elif format == "markdown":
+        print(catalogue.to_markdown(found), end="")  # noqa: T201
+    else:
+        _print_table(catalogue.HEADER, [catalogue.row(entry) for entry in found], format)
+        for entry in found if names else ():
+            console.print(Markdown(catalogue.section(entry)))
+
+
 def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]], format: str) -> None:
     """A table for the terminal, or Markdown; all columns but the first and texts are numbers."""
     numbers = [all(row[i].replace(",", "").replace(".", "").isdigit() for row in rows) for i in range(len(header))]

@@ -54,6 +54,21 @@ def list_(what: Positional[Literal["recipes", "studies", "methods", "protocols",
 
 
 @app.command
+def methods(names: Positional[tuple[str, ...]] = (), format: Literal["table", "markdown", "json"] = "table") -> None:
+    """Show what methods are: paper, loss, oracle, needs of a recipe, settings and their ranges, cost beside SimCLR.
+
+    All of it comes from their files and recipes; `--format markdown` makes methods/README.md.
+
+    Args:
+        names: methods, each to be shown in full; else all, one line each.
+        format: how to print.
+    """
+    from harness import commands
+
+    commands.show_methods(names, format)
+
+
+@app.command
 def show(recipe: Positional[str], set: Set = ()) -> None:
     """Print a recipe with everything it resolves to.
 
