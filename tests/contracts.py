@@ -103,7 +103,7 @@ def config(case: str, **changes: Any) -> MethodConfig:
 
 
 class SmallBackbone(Backbone):
-    """One convolution with batch norm, for images of any size."""
+    """One convolution with batch norm, for images of any size; the convolution passes for a patch embedding."""
 
     width = 32
 
@@ -119,6 +119,10 @@ class SmallBackbone(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
+
+    @property
+    def patches(self) -> nn.Module:
+        return self.layers[0]
 
 
 def build(settings: MethodConfig, seed: int = 0, dtype: torch.dtype = torch.float64) -> Method[Any]:
