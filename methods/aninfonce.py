@@ -25,6 +25,7 @@ class Config(MethodConfig):
     """temperature: None learns a sharpness per dimension, AnInfoNCE; a number fixes all at its inverse, InfoNCE."""
 
     title: ClassVar[str] = "AnInfoNCE"
+    projects: ClassVar[bool] = True
 
     temperature: float | None = None
     sharpness_lr: float = tunable(
@@ -60,7 +61,7 @@ class AnInfoNCE(Method[Config]):
         loss = aninfonce(a_BD, b_BD, sharpness)
         known = sharpness.detach()
         diagnostics = {"sharpness_min": known.min(), "sharpness_max": known.max()}
-        return Step(loss, {"contrastive": loss}, features[0], a_BD, diagnostics)
+        return Step(loss, {"contrastive": loss}, features[0], a_BD, diagnostics, tuple(features))
 
     def param_groups(self) -> list[ParamGroup]:
         groups = [ParamGroup(list(self.backbone.parameters()))]

@@ -23,6 +23,7 @@ class Config(MethodConfig):
     """Values of the oracle's configs/byol.py for 1000 epochs."""
 
     title: ClassVar[str] = "BYOL"
+    projects: ClassVar[bool] = True
 
     widths: tuple[int, ...] = (4096, 256)  # projector and predictor
     momentum: float = tunable(  # of the target, to 1 along a cosine
@@ -63,7 +64,8 @@ class BYOL(JointEmbedding[Config]):
         a_BD, b_BD = (self.embed(f) for f in features)
         targets = (self.target(batch.views[0], a_BD), self.target(batch.views[1], b_BD))
         distances = self.distances((b_BD, a_BD), targets)
-        return Step(self.config.distance * distances, {"distance": distances}, features[0], a_BD)
+        loss = self.config.distance * distances
+        return Step(loss, {"distance": distances}, features[0], a_BD, projections=(a_BD, b_BD))
 
     def after_step(self, clock: Clock) -> None:
         momentum = cosine(self.config.momentum, 1.0, clock.progress)  # byol/utils/schedules.py, target_ema

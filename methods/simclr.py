@@ -25,6 +25,7 @@ class Config(MethodConfig):
     """clamp: largest size of a scaled similarity. learnable_scale: a factor softplus(l) on similarities, 1 at first."""
 
     title: ClassVar[str] = "SimCLR"
+    projects: ClassVar[bool] = True
 
     widths: tuple[int, ...] = (2048, 256)  # solo-learn: proj_hidden_dim, proj_output_dim
     norm: bool = False  # solo-learn and AdaSSL: no batch norm in the head
@@ -66,7 +67,7 @@ class SimCLR(JointEmbedding[Config]):
         a_BD, b_BD = (self.embed(f) for f in features)
         targets = (self.target(batch.views[0], a_BD), self.target(batch.views[1], b_BD))
         loss = self.compare((b_BD, a_BD), targets)
-        return Step(loss, {"contrastive": loss}, features[0], a_BD)
+        return Step(loss, {"contrastive": loss}, features[0], a_BD, projections=(a_BD, b_BD))
 
 
 @full_precision

@@ -25,6 +25,7 @@ class Config(MethodConfig):
     """The published setting for ResNet-50; the switches are those of the paper's sec. 4 and of VICReg's Table 4."""
 
     title: ClassVar[str] = "SimSiam"
+    projects: ClassVar[bool] = True
 
     widths: tuple[int, ...] = (2048, 2048, 2048)  # projector
     bottleneck: int = 512  # of the predictor, sec. 3
@@ -60,7 +61,7 @@ class SimSiam(Method[Config]):
         terms = simsiam_terms(a_BD, b_BD, to_b, to_a, self.config.stop_gradient)
         k = self.config
         loss = k.similarity * terms["similarity"] + k.variance * terms["variance"] + k.covariance * terms["covariance"]
-        return Step(loss, terms, features[0], a_BD)
+        return Step(loss, terms, features[0], a_BD, projections=(a_BD, b_BD))
 
     def param_groups(self) -> list[ParamGroup]:
         rest = [*self.backbone.parameters(), *self.projector.parameters()]

@@ -24,6 +24,7 @@ class Config(MethodConfig):
     """The published setting; Table 7 varies invariance and variance from 0 to 50 at covariance 0 or 1."""
 
     title: ClassVar[str] = "VICReg"
+    projects: ClassVar[bool] = True
 
     widths: tuple[int, ...] = (
         8192,
@@ -49,7 +50,7 @@ class VICReg(Method[Config]):
         terms = vicreg_terms(a_BD, b_BD)
         k = self.config
         loss = k.invariance * terms["invariance"] + k.variance * terms["variance"] + k.covariance * terms["covariance"]
-        return Step(loss, terms, features[0], a_BD)
+        return Step(loss, terms, features[0], a_BD, projections=(a_BD, b_BD))
 
 
 @full_precision
