@@ -62,7 +62,10 @@ class InstDisc(Method[Config]):
 
     @torch.no_grad()
     def remember(self, z_BD: Tensor, index_B: Tensor) -> None:
-        """Move the rows of the joined batch towards its embeddings; no image comes twice in a batch."""
+        """Move the rows of the joined batch towards its embeddings.
+
+        No row is moved twice: a batch is a slice of the epoch's permutation, so no image comes twice in it.
+        """
         index_N, z_ND = all_gather(index_B), F.normalize(all_gather(z_BD.detach()).to(self.bank.dtype), dim=1)
         self.bank[index_N] = F.normalize(torch.lerp(z_ND, self.bank[index_N], self.config.momentum), dim=1)
 
