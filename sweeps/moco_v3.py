@@ -24,7 +24,7 @@ def moco_v3_digits_vt2_e50_frozen() -> Recipe:
     )
     options = (("img_size", 8), ("patch_size", 2), ("embed_dim", 64), ("depth", 2), ("num_heads", 4))
     encoder = Encoder(name="vit_tiny_patch16_224", options=options, label="ViT (64, 2 blocks)/2")
-    return replace(_bases.digits(method, lr=2e-3), encoder=encoder)
+    return replace(_bases.digits(method), encoder=encoder)
 
 
 # vturrisi/solo-learn@9187ea3, scripts/pretrain/cifar/mocov3.yaml

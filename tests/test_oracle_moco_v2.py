@@ -132,7 +132,7 @@ def test_three_symmetric_steps_meet_the_authors_notebook() -> None:
 
 
 def settings_of(case: str) -> Config:
-    settings = config(case, contrastive=3.0)
+    settings = config(case, contrastive=3.0, queue=32)
     assert isinstance(settings, Config)
     return settings
 
