@@ -1,5 +1,6 @@
 """AdaSSL against a restatement in numpy and the numbers of its official code (SkrighYZ/AdaSSL@8f7148f6)."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -234,7 +235,9 @@ def restated(m: AdaSSL, at: Batch) -> tuple[float, float]:
     ("variant", "editor"),
     [("v", None), ("v", "linear"), ("v", "mlp"), ("v", "additive"), ("v", "rank1"), ("s", None), ("s", "additive")],
 )
-def test_step_is_the_restated_one(variant: Any, editor: Any, third_view: bool, base: Near) -> None:
+def test_step_is_the_restated_one(
+    variant: Any, editor: Any, third_view: bool, base: Near, record_property: Callable[[str, object], None]
+) -> None:
     config = Config(
         base=base,
         variant=variant,
@@ -255,6 +258,7 @@ def test_step_is_the_restated_one(variant: Any, editor: Any, third_view: bool, b
     assert float(out.terms["ssl"].detach()) == pytest.approx(loss, abs=1e-10)
     assert float(out.terms["beta"].detach()) == pytest.approx(cost, abs=1e-10)
     assert float(out.loss.detach()) == pytest.approx(loss + 0.3 * 5 / 10 * cost, abs=1e-10)
+    record_property("oracle_error", abs(float(out.loss.detach()) / (loss + 0.3 * 5 / 10 * cost) - 1))
     assert float(out.diagnostics["beta"]) == pytest.approx(0.15, abs=1e-6)
     out.loss.backward()
     assert all(p.grad is not None for p in method.parameters())
