@@ -154,11 +154,11 @@ def _requirements(kind: type[MethodConfig], recipes: Sequence[Recipe]) -> Requir
 
 def in_words(needs: Requirements) -> Iterator[str]:
     """What a method asks of a recipe, but for two images a step."""
-    roles = dict.fromkeys(needs.views)
-    views = " and ".join(f"{needs.views.count(role)} {role}" for role in roles) + " views" if roles else "no views"
+    counts = [f"{needs.views.count(role)} {role}" for role in dict.fromkeys(needs.views)]
+    views = f"{' and '.join(counts) or 'no'} view{'' if len(needs.views) == 1 else 's'}"
     if needs.local_views:
         views += ", any number of local ones"
-    if needs.views and needs.sources != (0, 1):
+    if needs.sources != (0, 1)[: len(needs.sources)]:
         views += f" (elements {', '.join(map(str, needs.sources))} of the pair)"
     yield views
     if needs.min_batch > 2:

@@ -79,6 +79,10 @@ def test_a_method_around_another_is_told_by_its_first_recipe() -> None:
         (Requirements(), "2 global views"),
         (Requirements(views=(), sources=()), "no views"),
         (
+            Requirements(views=("global",), sources=(0,), index=True),
+            "1 global view; images that come again, by their index",
+        ),
+        (
             Requirements(local_views=True, min_batch=4),
             "2 global views, any number of local ones; a batch of at least 4",
         ),
@@ -91,8 +95,8 @@ def test_a_method_around_another_is_told_by_its_first_recipe() -> None:
             "2 global views; a batch that is a multiple of 64; a batch that divides 4,096, the queue",
         ),
         (
-            Requirements(index=True, labels=True, patches=True),
-            "2 global views; images that come again, by their index; labels; an encoder with a patch embedding",
+            Requirements(labels=True, patches=True),
+            "2 global views; labels; an encoder with a patch embedding",
         ),
     ],
 )
