@@ -70,11 +70,12 @@ def recipe_cases() -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for recipe, method in registry.recipe_names().items():
-        parts = re.fullmatch(rf"{method}(.*)_({'|'.join(EMBEDDED)})_[a-z0-9]+_[es]\d+(.*)", recipe)
+        parts = re.fullmatch(rf"{method}(.*)_(?:{'|'.join(EMBEDDED)})_([a-z0-9]+)_[es]\d+(.*)", recipe)
         if parts and method not in SMALL:
             same = [one for one in found.values() if registry.recipe(one).method == registry.recipe(recipe).method]
             if not same:
-                found[f"{method}-{(parts[1] + parts[3]).strip('_')}".rstrip("-")] = recipe
+                case = f"{method}-{(parts[1] + parts[3]).strip('_')}".rstrip("-")
+                found[case if case not in found else f"{case}-{parts[2]}"] = recipe
     return found
 
 
