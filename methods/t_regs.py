@@ -42,8 +42,8 @@ class Config(MethodConfig):
     def __post_init__(self) -> None:
         if self.base is not None and (isinstance(self.base, Config) or not self.base.projects):
             raise ValueError(
-                "T-REGS goes over a method that gives its projections (simclr, vicreg, byol, simsiam, aninfonce), or "
-                f"over none; its base is {self.base.label}"
+                "T-REGS goes over a method that gives its projections (simclr, vicreg and others), or over "
+                f"none; its base is {self.base.label}"
             )
 
     @property
