@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import claims
+from harness import claims, registry
 from harness.errors import BadClaim
 from slurm import fill
 
@@ -307,6 +307,17 @@ def test_committed_claims_load_and_name_their_source(path: Path) -> None:
     assert file.claims
     for claim in file.claims:
         assert claim.id.startswith(f"{path.stem}/")
+
+
+def test_a_claims_recipe_measures_what_it_is_about() -> None:
+    """Else its verdict would stay untried for ever."""
+    for file in claims.load_all(FOLDER):
+        for claim in file.claims:
+            for name in claim.recipes:
+                recipe = registry.recipe(name)
+                assert recipe.data.name == claim.dataset, claim.id
+                asked = getattr(claim, "protocol", "")
+                assert not asked or asked in [one.id for one in recipe.evals], claim.id
 
 
 def test_vicreg_table_7_is_complete() -> None:
