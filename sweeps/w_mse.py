@@ -9,13 +9,13 @@ from sweeps import _bases
 
 def w_mse_digits_r10w16_e50() -> Recipe:
     """Two views; head 256-32, whitened 64 images at a time: twice the width, as in the paper's settings."""
-    return _bases.digits(w_mse.Config(widths=(256, 32), sub_batch=64))
+    return _bases.digits(w_mse.Config(widths=(256, 32), sub_batch=64), lr=8e-3)
 
 
 def w_mse_digits_r10w16_e50_v4() -> Recipe:
     """`w_mse_digits_r10w16_e50` with four views of each image."""
     views = tuple(_bases.digits_view(source) for source in (0, 1, 0, 1))
-    return _bases.digits(w_mse.Config(views=4, widths=(256, 32), sub_batch=64), views=views)
+    return _bases.digits(w_mse.Config(views=4, widths=(256, 32), sub_batch=64), views=views, lr=8e-3)
 
 
 def w_mse_cifar10_r18_e200() -> Recipe:
