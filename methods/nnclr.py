@@ -71,13 +71,10 @@ class NNCLR(Method[Config]):
         pairs = [(near[0], to_a), (near[1], to_b)]
         halves = [contrast(*pair, self.config.temperature, self.config.all_negatives) for pair in pairs]
         self.queue.push(F.normalize(a_BD.detach(), dim=1))  # after the look-up: no view finds itself
-        loss = (halves[0] + halves[1]) / 2
+        loss, same = (halves[0] + halves[1]) / 2, (near[0] == near[1]).all(1)
         diagnostics = {
             "neighbour_cosine": F.cosine_similarity(near[0], a_BD.detach(), dim=1).mean(),
-            "neighbours_shared": (near[0] == near[1])
-            .all(1)
-            .float()
-            .mean(),  # how many images' views have one in common
+            "neighbours_shared": same.float().mean(),  # share of images both of whose views have the same one
         }
         return Step(loss, {"contrastive": loss}, features[0], a_BD, diagnostics, projections=(a_BD, b_BD))
 

@@ -7,7 +7,7 @@ Oracle   lightly-ai/lightly@e8d317f, TiCoLoss, TiCoProjectionHead and benchmarks
          the authors is known to us.
 Departs  Nothing from the oracle, but codes disagree. No gradient goes through C, as in lightly since 6bd7553 (its pull
          request 1484: a figure of the paper suggests it); there before, and in sayannag/TiCo-pytorch@2259b83, one goes
-         through this batch's part. rho is 8, according to both the paper's; rbalestr-lab/stable-pretraining@9aa93f8
+         through this batch's part. Of rho both codes say that the paper has 8; rbalestr-lab/stable-pretraining@9aa93f8
          has 20, and a C that is centred and of both views.
 Shapes   B images on this process, D = widths[-1]; C (D, D) takes 256 KiB at D = 256.
 """

@@ -168,6 +168,25 @@ def cifar10_lightly(method: MethodConfig, *, views: tuple[View, ...], epochs: in
     )
 
 
+def cifar10_small_batch(method: MethodConfig, *, batch: int, weight_decay: float) -> Recipe:
+    """CIFAR-10 as in raminnakhli/Decoupled-Contrastive-Learning@0b9b76d: Adam at a constant 1e-3 for every batch size.
+
+    A re-implementation of DCL by others than the authors. ResNet-18 as its README says; its code builds a ResNet-50.
+    Departs: 45,000 of 50,000 images; no decay of biases and norms (theirs decays all); the last epoch counts (theirs:
+    the best one on the test images, by k-NN); a probe without crops and flips, see harness/evals/linear.py (theirs:
+    Adam with them, the best epoch on the test images).
+    """
+    return Recipe(
+        method=method,
+        data=Data(name="cifar10"),
+        views=LIGHTLY_SIMCLR,  # its crops, flips, jitter and grey are lightly's
+        encoder=R18,
+        optimiser=Optimiser(name="adam", lr=1e-3, lr_batch=None, weight_decay=weight_decay, schedule="constant"),
+        budget=Budget(epochs=100, batch=batch),
+        evals=CLASSIFICATION,
+    )
+
+
 # BYOL's: facebookresearch/vicreg@4e12602, augmentations.py; google-deepmind/ssl_hsic@d7ea38d, config.py
 _IMAGENET = View(px=224, scale=(0.08, 1.0), flip=0.5, jitter=(0.4, 0.4, 0.2, 0.1), jitter_p=0.8, grey=0.2, blur=1.0)
 IMAGENET_ASYMMETRIC = (_IMAGENET, replace(_IMAGENET, source=1, blur=0.1, solarize=0.2))

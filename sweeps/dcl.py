@@ -1,6 +1,6 @@
 """DCL and DCLW recipes: digits and CIFAR-10."""
 
-from harness.recipe import Budget, Data, Optimiser, Recipe
+from harness.recipe import Recipe
 from methods import dcl
 from sweeps import _bases
 
@@ -51,10 +51,7 @@ def dcl_cifar10_r18_e800_lightly_b512_weighted() -> Recipe:
 def dcl_cifar10_r18_e100_b32() -> Recipe:
     """CIFAR-10 as in raminnakhli/Decoupled-Contrastive-Learning@0b9b76d, batch 32: 84.6 by a linear probe.
 
-    A re-implementation by others than the authors: Adam at a constant 1e-3 for every batch size. ResNet-18 as its
-    README says; its code builds a ResNet-50. Departs: 45,000 of 50,000 images; no decay of biases and norms (theirs
-    decays all); the last epoch counts (theirs: the best one on the test images, by k-NN); a probe without crops and
-    flips, see harness/evals/linear.py (theirs: Adam with them, the best epoch on the test images). Not trained yet.
+    Departs: see `_bases.cifar10_small_batch`. Not trained yet.
     """
     return _small_batch(weighted=False, batch=32)
 
@@ -100,14 +97,5 @@ def _lightly(weighted: bool, epochs: int, batch: int) -> Recipe:
 
 
 def _small_batch(weighted: bool, batch: int) -> Recipe:
-    """Views: its RandomResizedCrop, flip, colour jitter and grey are those of lightly."""
-    return Recipe(
-        method=dcl.Config(weighted=weighted),
-        data=Data(name="cifar10"),
-        views=_bases.LIGHTLY_SIMCLR,
-        encoder=_bases.R18,
-        # Adam's steps do not grow with the loss: half of its 1e-6 weighs a mean over both directions as 1e-6 their sum
-        optimiser=Optimiser(name="adam", lr=1e-3, lr_batch=None, weight_decay=5e-7, schedule="constant"),
-        budget=Budget(epochs=100, batch=batch),
-        evals=_bases.CLASSIFICATION,
-    )
+    # Adam's steps do not grow with the loss: half of their 1e-6 weighs a mean over both directions as 1e-6 their sum
+    return _bases.cifar10_small_batch(dcl.Config(weighted=weighted), batch=batch, weight_decay=5e-7)
