@@ -5,15 +5,17 @@ Losses and gradients agree to 1e-10 in float64 (finite differences to 1e-6). The
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conftest import TinyBackbone
 from contracts import TRAIN, SmallBackbone, build, config, make_batch, train
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from harness.api import Clock, Draws
+from harness.api import Batch, Clock, Draws, Method, MethodConfig
 from harness.nn import Average, cosine, full_precision
 from methods.byol import cosine_distance
 from methods.simclr import nt_xent
@@ -50,6 +52,35 @@ def grid(n: int, d: int, a: float, b: float) -> Tensor:
     """The inputs of the recorded official values: sin(a i + b j + 0.3 i j)."""
     i, j = torch.arange(n, dtype=torch.float64)[:, None], torch.arange(d, dtype=torch.float64)
     return torch.sin(a * i + b * j + 0.3 * i * j)
+
+
+def recorded_start(settings: MethodConfig, size: float) -> Method[Any]:
+    """The method from which official runs were recorded: every trained parameter a grid, in their order."""
+    method = settings.build(TinyBackbone(), TRAIN).double().train()
+    with torch.no_grad():
+        for i, p in enumerate(method.parameters()):
+            p.copy_(size * grid(p.shape[0], p[0].numel(), 0.7 + 0.1 * i, 1.1).reshape(p.shape))
+    return method
+
+
+def four_steps(method: Method[Any], optimiser: torch.optim.SGD, schedule: Callable[[int], None]) -> list[float]:
+    """Losses before each of four steps of new images."""
+    losses = []
+    for step in range(4):
+        schedule(step)
+        first = grid(6, 48, 0.9 + step, 0.4)
+        views = [x.reshape(6, 3, 4, 4) for x in (first, first + 0.5 * grid(6, 48, 1.3, 0.2 + step))]
+        batch = Batch(views, torch.arange(6), Clock(step, steps=4, steps_per_epoch=1), Draws(torch.Generator()))
+        loss = method.step(batch).loss
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    return losses
+
+
+def norms(*layers: nn.Module) -> list[float]:
+    return [layer.get_parameter("weight").norm().item() for layer in layers]
 
 
 # ---------------------------------------------------------------------------------------------- VICReg
@@ -111,6 +142,36 @@ def test_vicreg_expander_is_the_published_one() -> None:
     layers = list(config("vicreg").build(SmallBackbone(), TRAIN).expander)
     assert [type(layer).__name__ for layer in layers] == ["Linear", "BatchNorm1d", "ReLU"] * 2 + ["Linear"]
     assert [layer.bias is not None for layer in layers if isinstance(layer, torch.nn.Linear)] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("widths", "losses", "lengths"),
+    [
+        (
+            (10, 10, 4),
+            [17.89378118294971, 13.623334915746058, 10.487898163807944, 18.582531278611413],
+            [17.309090529896846, 7.672875526714426, 4.262735114397613],
+        ),
+        (
+            (10, 10, 9),
+            [24.846338496126428, 10.357138735536438, 16.491957222763507, 12.500651088401105],
+            [17.257057754429553, 7.653369629742045, 6.25106836453055],
+        ),
+    ],
+)
+def test_vicreg_four_steps_meet_the_official_code(
+    widths: tuple[int, ...], losses: list[float], lengths: list[float]
+) -> None:
+    """Recorded from facebookresearch/vicreg@4e12602, VICReg.forward of one process, its expander after our backbone.
+
+    Plain gradient descent; some dimensions have a standard deviation above 1, some below. The header's departure is
+    one of precision, which float64 has none of.
+    """
+    method = recorded_start(config("vicreg", widths=widths), 1.0)
+    optimiser = torch.optim.SGD(method.parameters(), 0.02)
+    assert four_steps(method, optimiser, lambda step: None) == pytest.approx(losses, rel=1e-9)
+    found = norms(method.backbone.linear, method.expander[0], method.expander[-1])
+    assert found == pytest.approx(lengths, rel=1e-9)
 
 
 def test_full_precision_widens_half_and_leaves_double() -> None:
@@ -520,6 +581,41 @@ def test_simsiam_step_predicts_each_view_from_the_other(case: str) -> None:
     k = method.config
     expected = terms["similarity"] + k.variance * terms["variance"] + k.covariance * terms["covariance"]
     torch.testing.assert_close(method.step(batch).loss, expected, **EXACT)
+
+
+@pytest.mark.parametrize(
+    ("fixed", "losses", "lengths"),
+    [
+        (
+            True,
+            [-0.038444323471485964, 0.03255744628603486, -0.09498612213520116, -0.0673656357922427],
+            [8.41500994062938, 3.6610437186657183, 2.4252368686735424],
+        ),
+        (
+            False,
+            [-0.038444323471485964, 0.03255744628603486, -0.09403654635958632, -0.06216761301347468],
+            [8.415010337559549, 3.661045355842217, 2.4220347326641276],
+        ),
+    ],
+    ids=["fix_pred_lr", "one_schedule"],
+)
+def test_simsiam_four_steps_meet_the_official_code(fixed: bool, losses: list[float], lengths: list[float]) -> None:
+    """Recorded from facebookresearch/simsiam@a7bc177, builder.SimSiam and adjust_learning_rate, around our backbone.
+
+    Four epochs of one step, momentum 0.9. The bias that we leave out (header, Departs) was 2 sin(0.6 i) there and
+    stayed so; with a bias of 0 the same code gave the same numbers to 1e-13.
+    """
+    method = recorded_start(config("simsiam", widths=(12, 12, 8), bottleneck=5, fixed_predictor_lr=fixed), 0.5)
+    groups = [{"params": group.params, "fixed": group.fixed_lr} for group in method.param_groups()]
+    optimiser = torch.optim.SGD(groups, 0.1, momentum=0.9)
+
+    def schedule(epoch: int) -> None:
+        for group in optimiser.param_groups:
+            group["lr"] = 0.1 if group["fixed"] else 0.1 * (1 + math.cos(math.pi * epoch / 4)) / 2
+
+    assert four_steps(method, optimiser, schedule) == pytest.approx(losses, rel=1e-9)
+    found = norms(method.backbone.linear, method.projector[-2], method.predictor[-1])
+    assert found == pytest.approx(lengths, rel=1e-9)
 
 
 def test_simsiam_heads_are_the_published_ones() -> None:
