@@ -258,7 +258,7 @@ def test_step_is_the_restated_one(
     assert float(out.terms["ssl"].detach()) == pytest.approx(loss, abs=1e-10)
     assert float(out.terms["beta"].detach()) == pytest.approx(cost, abs=1e-10)
     assert float(out.loss.detach()) == pytest.approx(loss + 0.3 * 5 / 10 * cost, abs=1e-10)
-    record_property("oracle_error", abs(float(out.loss.detach()) / (loss + 0.3 * 5 / 10 * cost) - 1))
+    record_property("oracle_error", float(abs(float(out.loss.detach()) / (loss + 0.3 * 5 / 10 * cost) - 1)))
     assert float(out.diagnostics["beta"]) == pytest.approx(0.15, abs=1e-6)
     out.loss.backward()
     assert all(p.grad is not None for p in method.parameters())

@@ -107,7 +107,7 @@ def test_loss_and_gradient_are_the_restated_ones(
     np.testing.assert_allclose(student.grad.numpy(), grad.reshape(-1, 6), rtol=0, atol=1e-10)
     assert teacher.grad is None
     found = abs(student.grad.numpy() - grad.reshape(-1, 6)).max() / abs(grad).max()
-    record_property("oracle_error", max(found, abs(float(loss.detach()) / expected - 1)))
+    record_property("oracle_error", float(max(found, abs(float(loss.detach()) / expected - 1))))
 
 
 def test_collapsed_teachers_show_in_entropy_and_kl() -> None:
