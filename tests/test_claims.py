@@ -346,6 +346,6 @@ def test_vicreg_table_7_is_complete() -> None:
 
 def test_a_plan_runs_what_the_claims_at_a_reduced_scale_are_about() -> None:
     planned = {item.recipe for items, _ in fill.read_plan("reduced") for item in items}
-    files = [claims.load(FOLDER / f"{stem}.toml") for stem in ("vicreg", "simsiam", "dino", "ssl_hsic")]
+    files = [claims.load(FOLDER / f"{stem}.toml") for stem in ("vicreg", "simsiam", "dino", "ssl_hsic", "t_regs")]
     about = [claim for file in files for claim in file.claims if claim.scale == "reduced"]
     assert planned == {recipe for claim in about for recipe in claim.recipes}

@@ -24,11 +24,9 @@ def test_the_plan_names_recipes_that_exist() -> None:
             assert registry.recipe(name).name == name
 
 
-def test_the_plan_covers_every_method() -> None:
-    methods = {
-        registry.recipe(name).resolved()["method"]["name"] for group in PLAN["group"] for name in group["recipes"]
-    }
-    assert methods | {"aninfonce"} == set(registry.names("methods"))  # a thousand steps of it take minutes
+def test_the_plan_covers_the_core_methods() -> None:
+    methods = {registry.recipe_names()[name] for group in PLAN["group"] for name in group["recipes"]}
+    assert {"vicreg", "ssl_hsic", "dino", "adassl", "untrained"} <= methods
 
 
 @pytest.mark.slow

@@ -185,3 +185,11 @@ def run_until_nothing_is_left(text: str, runs: Path, counts: dict[str, int]) -> 
     while (tick := fill.tick(text, runs, "local", None)).left and time.monotonic() < deadline:
         time.sleep(0.5)
     assert tick.counts == counts
+
+
+def test_the_plan_of_the_field_has_every_published_method_that_has_a_recipe_on_digits() -> None:
+    digests = (registry.ROOT / "tests" / "golden" / "digests.txt").read_text()
+    published = [line.split()[0] for line in digests.splitlines() if "_digits_" in line]
+    planned = [item.recipe for items, _ in fill.read_plan("field") for item in items]
+    where = registry.recipe_names()
+    assert {where[name] for name in planned} == {where[name] for name in published}
