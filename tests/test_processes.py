@@ -18,6 +18,7 @@ from spawned import ALL, core, cut_and_resume, features, small, spawn, train_exa
 from test_resume import final_state, run, short
 from torch import nn
 
+from harness import registry
 from harness.errors import BadRecipe, Unavailable
 from harness.nn.collectives import synchronise_batch_norm
 from harness.recipe import Recipe, check_processes
@@ -115,10 +116,18 @@ def test_a_signal_to_one_of_two_stops_both_and_they_go_on_with_the_same_bits(two
 @pytest.mark.parametrize("world", [2, 3])
 def test_every_method_goes_on_with_the_same_bits(world: int, tmp_path: Path) -> None:
     """Three: a ring's order of addition depends on where a gradient lies in its bucket."""
-    spawn(partial(cut_and_resume, names=tuple(ALL), batch=63 if world == 3 else 64), world, tmp_path)
-    for name in ALL:
+    batch = 63 if world == 3 else 64
+    names = tuple(name for name, recipe in ALL.items() if takes(registry.recipe(recipe), batch))
+    assert set(ALL) - set(names) == ({"swav"} if world == 3 else set())  # its queue holds whole batches of 64
+    spawn(partial(cut_and_resume, names=names, batch=batch), world, tmp_path)
+    for name in names:
         recipe = short(ALL[name])
-        assert_resumed(replace(recipe, budget=replace(recipe.budget, batch=63 if world == 3 else 64)), tmp_path)
+        assert_resumed(replace(recipe, budget=replace(recipe.budget, batch=batch)), tmp_path)
+
+
+def takes(recipe: Recipe, batch: int) -> bool:
+    needs = recipe.method.requirements()
+    return batch % needs.batch_divisor == 0 and (needs.batch_divides or batch) % batch == 0
 
 
 def test_one_process_goes_on_where_two_stopped(two: Path) -> None:
