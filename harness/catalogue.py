@@ -90,7 +90,7 @@ def recipes() -> dict[str, list[Recipe]]:
 
 
 def method_of(recipe: Recipe) -> str:
-    return type(recipe.method).__module__.rpartition(".")[2]
+    return str(recipe.resolved()["method"]["name"])
 
 
 def entries(names: Sequence[str] = ()) -> list[Entry]:

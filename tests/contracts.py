@@ -18,11 +18,12 @@ from torch import Tensor, nn
 
 from harness import registry
 from harness.api import Backbone, Batch, Clock, Draws, Method, MethodConfig, Step, TrainSet
+from harness.data.sets import GENERATED
 from harness.nn.collectives import all_gather, all_mean, all_sum, synchronise_batch_norm
 from harness.registry import load, names
 
 TRAIN = TrainSet(images=256, classes=3)
-EMBEDDED = ("digits", "factors", "sphere")  # data sets that need no files
+EMBEDDED = ("digits", *GENERATED)  # data sets that need no files
 
 # method -> variant -> what differs from the defaults; `base` names another case. For variants that no recipe has.
 SMALL: dict[str, dict[str, dict[str, Any]]] = {

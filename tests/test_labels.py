@@ -1,8 +1,7 @@
 """Labels reach the methods that ask for them and no other; in tables these are a ceiling, never the best."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 import large_set
 import pandas
@@ -13,12 +12,13 @@ from run_directories import write_run
 from test_leaderboard import KNN, frame
 
 from harness import data, leaderboard, registry, train
-from harness.api import Backbone, Batch, Clock, Method, Step, TrainSet, WrappedConfig
+from harness.api import Batch, Clock, Step
 from harness.progress import Bar
 from harness.recipe import Budget, Data, View
 from harness.report import ranking, tables
 from harness.runs import RunDirectory
 from harness.stream import Streamed
+from methods import t_regs
 
 UNLABELLED = ("vicreg", "simclr", "inst_disc")
 LABELLED = ("supcon", "supervised")
@@ -69,16 +69,6 @@ def test_a_streamed_set_does_too(large: data.Splits, method: str) -> None:
 # ------------------------------------------------------------------------------------------ tables
 
 
-@dataclass(frozen=True, kw_only=True)
-class Around(WrappedConfig):
-    """A wrapper that has a label and nothing else."""
-
-    title: ClassVar[str] = "Around"
-
-    def build(self, backbone: Backbone, train: TrainSet) -> Method[WrappedConfig]:
-        raise NotImplementedError
-
-
 def test_the_label_of_every_recipe_says_whether_its_method_reads_labels() -> None:
     for name in registry.recipe_names():
         method = registry.recipe(name).method
@@ -87,8 +77,8 @@ def test_the_label_of_every_recipe_says_whether_its_method_reads_labels() -> Non
 
 def test_a_wrapper_reads_what_its_base_reads() -> None:
     for base in (config("supcon"), config("simclr")):
-        assert leaderboard.is_labelled(Around(base=base).label) == base.requirements().labels
-    assert Around(base=config("supcon")).label == "Around (SupCon (labels))"
+        assert leaderboard.is_labelled(t_regs.Config(base=base).label) == base.requirements().labels
+    assert t_regs.Config(base=config("supcon")).label == "T-REGS (SupCon (labels))"
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ lightly/loss/ntx_ent_loss.py and lightly/models/modules/nn_memory_bank.py.
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,10 +13,7 @@ import torch
 from contracts import TRAIN, build, config, make_batch, train
 from torch import Tensor, nn
 
-from harness import registry
 from harness.api import Backbone, Batch, Clock, Draws
-from harness.errors import BadRecipe
-from harness.recipe import check
 from methods.nnclr import Config, contrast, neighbours
 
 RECIPE = "nnclr_digits_r10w16_e50"
@@ -233,13 +229,3 @@ def test_impossible_settings_are_refused(changes: dict[str, Any], message: str) 
     with pytest.raises(ValueError) as error:
         Config(**changes)
     assert str(error.value) == message
-
-
-def test_a_queue_that_the_batch_does_not_divide_is_refused() -> None:
-    with pytest.raises(BadRecipe) as error:
-        registry.recipe(RECIPE, ("method.queue=1000",))
-    assert str(error.value) == (
-        f"recipe '{RECIPE}': batch 128 does not divide 1000, the queue of NNCLR; change budget.batch or method.queue"
-    )
-    recipe = registry.recipe(RECIPE)
-    check(replace(recipe, budget=replace(recipe.budget, batch=64)))

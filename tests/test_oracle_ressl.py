@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,9 +11,7 @@ from torch import Tensor, nn
 
 from harness import registry
 from harness.api import Backbone, Batch, Clock, Draws
-from harness.errors import BadRecipe
 from harness.nn import cosine
-from harness.recipe import check
 from methods.ressl import Config, relational
 
 RECIPE = "ressl_digits_r10w16_e50"
@@ -235,16 +232,6 @@ def test_impossible_settings_are_refused(changes: dict[str, Any], message: str) 
     with pytest.raises(ValueError) as error:
         Config(**changes)
     assert str(error.value) == message
-
-
-def test_a_queue_that_the_batch_does_not_divide_is_refused() -> None:
-    with pytest.raises(BadRecipe) as error:
-        registry.recipe(RECIPE, ("method.queue=500",))
-    assert str(error.value) == (
-        f"recipe '{RECIPE}': batch 128 does not divide 500, the queue of ReSSL; change budget.batch or method.queue"
-    )
-    recipe = registry.recipe(RECIPE)
-    check(replace(recipe, budget=replace(recipe.budget, batch=64)))
 
 
 def test_every_recipes_first_view_is_the_strong_one() -> None:

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from contracts import recipe_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import registry
-from harness.api import Backbone, Method, MethodConfig, Requirements, TrainSet
+from harness.api import Requirements
 from harness.errors import BadRecipe, UnknownName
 from harness.recipe import UNSHAPING, Encoder, Recipe, check
+from methods import untrained
 
 NAMES = sorted(registry.recipe_names())
 ONE = "vicreg_digits_r10w16_e50"
@@ -151,8 +153,13 @@ def test_views_that_the_method_cannot_use_are_refused() -> None:
         check(replace(recipe, views=(*recipe.views, local)))
 
 
+def queue_of(name: str) -> int:
+    """The queue of a recipe's method, 0 for none."""
+    return registry.recipe(name).method.requirements().batch_divides or 0
+
+
 @dataclass(frozen=True, kw_only=True)
-class Asking(MethodConfig):
+class Asking(untrained.Config):
     """A method that has nothing but requirements."""
 
     title: ClassVar[str] = "Asking"
@@ -160,9 +167,6 @@ class Asking(MethodConfig):
 
     def requirements(self) -> Requirements:
         return self.needs
-
-    def build(self, backbone: Backbone, train: TrainSet) -> Method[Any]:
-        raise NotImplementedError
 
 
 @pytest.mark.parametrize(
@@ -208,6 +212,18 @@ def test_what_a_method_needs_and_a_recipe_offers() -> None:
     check(replace(recipe, method=Asking(needs=Requirements(batch_divides=256, batch_divisor=64, labels=True))))
     vit = Encoder(name="vit_tiny_patch16_224", options=(("img_size", 8), ("patch_size", 2)))
     check(replace(recipe, encoder=vit, method=Asking(needs=Requirements(patches=True, index=True))))
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_cases().values() if queue_of(name)])
+def test_a_queue_takes_whole_batches(name: str) -> None:
+    queue, label = queue_of(name) + 1, registry.recipe(name).method.label
+    with pytest.raises(BadRecipe) as caught:
+        registry.recipe(name, (f"method.queue={queue}",))
+    assert str(caught.value) == (
+        f"recipe {name!r}: batch 128 does not divide {queue}, the queue of {label}; change budget.batch or method.queue"
+    )
+    recipe = registry.recipe(name)
+    check(replace(recipe, budget=replace(recipe.budget, batch=64)))
 
 
 def test_vectors_are_not_augmented_and_take_no_image_network() -> None:
